@@ -1,0 +1,6 @@
+"""Callbacks of lit_pi, installed as `lit_pi.callbacks`."""
+
+if __name__ != "lit_pi.callbacks":
+    raise ModuleNotFoundError(
+        "this folder is the package `lit_pi.callbacks`: run `pip install -e .` and import that name"
+    )

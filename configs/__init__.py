@@ -1,0 +1,1 @@
+"""Presets, installed as `lit_pi.configs`: every file composes or runs, and its first line says how."""

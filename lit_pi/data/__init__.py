@@ -1,0 +1,1 @@
+"""Documents, token stores, training sequences and evaluation windows."""

@@ -1,0 +1,1 @@
+"""What is measured: window plans, metrics, results."""

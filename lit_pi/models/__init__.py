@@ -1,0 +1,1 @@
+"""Hugging Face models, their rotary embedding and their loss."""

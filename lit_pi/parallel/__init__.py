@@ -1,0 +1,1 @@
+"""Sharding over devices."""
