@@ -4,3 +4,8 @@ if __name__ != "lit_pi.callbacks":
     raise ModuleNotFoundError(
         "this folder is the package `lit_pi.callbacks`: run `pip install -e .` and import that name"
     )
+
+from lit_pi.callbacks.checkpoint import Checkpoint
+from lit_pi.callbacks.perplexity_curve import PerplexityCurve
+
+__all__ = ["Checkpoint", "PerplexityCurve"]

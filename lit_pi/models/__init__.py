@@ -1,1 +1,6 @@
-"""Hugging Face models, their rotary embedding and their loss."""
+"""Hugging Face models, their rotary embedding, their attention and their loss."""
+
+from lit_pi.models.language_model import LanguageModel
+from lit_pi.models.sources import FromScratch, ModelSource, Pretrained
+
+__all__ = ["FromScratch", "LanguageModel", "ModelSource", "Pretrained"]

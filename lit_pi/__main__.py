@@ -1,0 +1,19 @@
+"""`lit-pi` and `python -m lit_pi`: the entry point, light enough to answer `--version` at once."""
+
+import sys
+
+from lit_pi import __version__
+
+
+def main() -> None:
+    """Run the command line."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"lit-pi {__version__}")
+        return
+    from lit_pi.cli import run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""The command line: Lightning's, with positions, presets and one run directory."""
+
+import re
+import sys
+import warnings
+from datetime import datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from jsonargparse import set_parsing_settings
+from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+# Short class names in YAML work for classes that are imported.
+import lit_pi.callbacks
+import lit_pi.data
+import lit_pi.parallel
+import lit_pi.positions  # noqa: F401
+from lit_pi.callbacks import Checkpoint, PerplexityCurve
+from lit_pi.data import LongContextData
+from lit_pi.errors import UserError
+from lit_pi.models.checkpoint import checkpoints_of, newest_checkpoint
+from lit_pi.module import ADAMW, WARMUP, LitLlama
+from lit_pi.parallel.checkpoint_io import AtomicCheckpointIO
+
+LAST = "last"
+"""What `--ckpt_path` takes for the newest complete checkpoint of the run directory."""
+
+set_parsing_settings(omegaconf_absolute_to_relative_paths=True, add_print_completion_argument=True)
+
+
+class Parser(LightningArgumentParser):
+    """Lightning's parser, whose errors are one sentence."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise the message as a mistake of the user; parsers inside another one leave that to it."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        raise UserError(one_sentence(message)) from ex
+
+
+def one_sentence(message: str) -> str:
+    """What jsonargparse says over several lines, for each type that a value might have had."""
+    key = ".".join(re.findall(r'Parser key "([^"]+)"', message)) or "the command line"
+    given = re.search(r"(?:Given value|Got value|path string): (.*)", message)
+    if option := re.search(r"Option '([^']+)' is not accepted", message):
+        return f"{key} does not take `{option[1]}`: --{key}.help CLASS lists what a class takes"
+    if "Expected a dot import path string" in message and given:
+        return f"{key} is {given[1]}, and there is no class or file of that name"
+    if (choices := re.search(r"Literal\[(.*?)\]", message)) and given:
+        return f"{key} is {given[1]}, and must be one of {choices[1]}"
+    if (kinds := re.findall(r"Expected (?:a )?<class '([^']+)'>", message)) and given:
+        return f"{key} is {given[1]}, and must be of type {' or '.join(dict.fromkeys(kinds))}"
+    return " ".join(message.split())
+
+
+class RunConfig(SaveConfigCallback):
+    """Keeps the resolved configuration of each subcommand in the run directory and in TensorBoard."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Show the configuration in TensorBoard's text tab."""
+        text = self.parser.dump(self.config, skip_none=False).replace("\n", "\n    ")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_text(
+                    f"config/{stage}", "\n".join(f"    {line}" for line in text.splitlines())
+                )
+
+
+class LitPiCLI(LightningCLI):
+    """`lit-pi fit | validate | test`, driven by YAML."""
+
+    def __init__(self, args: ArgsType = None) -> None:
+        super().__init__(
+            LitLlama,
+            LongContextData,
+            save_config_callback=RunConfig,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={
+                "callbacks": [PerplexityCurve()],
+                "log_every_n_steps": 10,
+                "enable_model_summary": False,
+            },
+            seed_everything_default=0,
+            parser_kwargs={"parser_mode": "omegaconf+", "default_env": True, "env_prefix": "LIT_PI"},
+            parser_class=Parser,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=args,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's subcommands that lit_pi has, and the arguments it fills in itself."""
+        offered = LightningCLI.subcommands()
+        return {name: offered[name] for name in ("fit", "validate", "test")}
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse the command line, with presets named by their path under `configs/`."""
+        words = args if isinstance(args, list) else sys.argv[1:]
+        self.config = parser.parse_args([preset(word) for word in words])
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add checkpointing, and the paper's optimizer as defaults that YAML can override."""
+        parser.add_lightning_class_args(Checkpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "checkpoint.filename": "step-{step:06d}",
+                "checkpoint.auto_insert_metric_name": False,
+                "checkpoint.every_n_train_steps": 100,
+                "checkpoint.save_top_k": 1,
+                "model.optimizer": {"class_path": "torch.optim.AdamW", "init_args": ADAMW},
+                "model.scheduler": {"class_path": "torch.optim.lr_scheduler.LinearLR", "init_args": WARMUP},
+            }
+        )
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: the YAML's strategy wins over what a checkpoint was trained with."""
+
+    def before_instantiate_classes(self) -> None:
+        """Settle the run directory, and what `--ckpt_path last` means in it."""
+        config = self.config[self.subcommand]
+        config.trainer.default_root_dir = config.trainer.default_root_dir or f"runs/{datetime.now():%Y%m%d-%H%M%S}"
+        run = Path(config.trainer.default_root_dir)
+        if config.ckpt_path == LAST:
+            config.ckpt_path = str(newest_checkpoint(run))
+        elif config.ckpt_path is not None and not Path(config.ckpt_path).exists():
+            raise UserError(f"there is no checkpoint {config.ckpt_path}: name an existing one, or `{LAST}`")
+        elif config.ckpt_path is None and self.subcommand == "fit" and checkpoints_of(run):
+            raise UserError(
+                f"{run} already holds the checkpoints of a training run: continue it with --ckpt_path {LAST}, "
+                "or name another directory with --trainer.default_root_dir"
+            )
+        config.checkpoint.dirpath = config.checkpoint.dirpath or str(run / "checkpoints")
+        self.save_config_kwargs["config_filename"] = f"{self.subcommand}.yaml"
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """A Trainer that logs into the run directory and writes checkpoints that are whole or absent."""
+        config = self.config_init[self.subcommand]["trainer"]
+        if config["logger"] in (None, True):
+            kwargs["logger"] = TensorBoardLogger(
+                config["default_root_dir"], name="", version="", default_hp_metric=False
+            )
+        if config["enable_progress_bar"] is not False and not any(
+            isinstance(callback, ProgressBar) for callback in config["callbacks"] or []
+        ):
+            # Lightning's other bar counts epochs that a run of so many steps does not have.
+            config["callbacks"] = [*(config["callbacks"] or []), TQDMProgressBar()]
+        plugins = config["plugins"] if isinstance(config["plugins"], list) else [config["plugins"]]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            kwargs["plugins"] = [*(plugin for plugin in plugins if plugin is not None), AtomicCheckpointIO()]
+        return super().instantiate_trainer(**kwargs)
+
+
+def preset(word: str) -> str:
+    """A YAML file's path: as given if it exists, else the preset of that name among the installed `configs`.
+
+    Raises:
+        UserError: the file is not valid YAML.
+    """
+    option, equals, value = word.rpartition("=")
+    if not value.endswith(".yaml"):
+        return word
+    path = Path(value)
+    if not path.exists():
+        installed = Path(str(resources.files("lit_pi.configs"))) / value.removeprefix("configs/")
+        path = installed if installed.is_file() else path
+    if path.is_file():
+        try:
+            yaml.safe_load(path.read_text())
+        except yaml.YAMLError as error:
+            raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    return f"{option}{equals}{path}"
+
+
+def run() -> None:
+    """Run the command line; a mistake of the user is one line on stderr and exit status 2."""
+    warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)  # lightning with torch 2.13
+    try:
+        cli = LitPiCLI()
+    except UserError as error:
+        print(f"lit-pi: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    if cli.trainer.is_global_zero:
+        print(f"Run directory: {cli.trainer.default_root_dir}")

@@ -1,0 +1,108 @@
+"""The checkpoints of a run, and what they say about the model beside its weights."""
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, PreTrainedConfig
+
+from lit_pi.errors import UserError
+from lit_pi.models.language_model import LanguageModel
+from lit_pi.positions import Rope
+
+KEY = "lit_pi"
+"""Entry of a Lightning checkpoint that holds what `model_record` returns."""
+
+_WEIGHTS_PREFIX = "model.llm."
+
+
+class Checkpoint(NamedTuple):
+    """A lit_pi checkpoint without its training state."""
+
+    config: PreTrainedConfig
+    rope: Rope
+    weights: dict[str, Tensor]
+
+
+def checkpoints_of(run: Path) -> list[Path]:
+    """Complete checkpoints of a run directory, oldest first: files, or folders of shards."""
+    found = [
+        path
+        for path in run.glob("checkpoints/*.ckpt")
+        if path.is_file() or ((path / ".metadata").is_file() and (path / "meta.pt").is_file())
+    ]
+    return sorted(found, key=lambda path: path.stat().st_mtime_ns)
+
+
+def newest_checkpoint(run: Path) -> Path:
+    """The newest complete checkpoint of a run directory.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = checkpoints_of(run)
+    if not found:
+        raise UserError(f"there is no complete checkpoint in {run / 'checkpoints'}: name the run directory of a `fit`")
+    return found[-1]
+
+
+def model_record(model: LanguageModel) -> dict[str, Any]:
+    """Config, rope and position strategy of a model: primitives only, so that `weights_only` loading works."""
+    return {
+        "config": json.loads(model.llm.config.to_json_string(use_diff=False)),
+        "rope": model.rope._asdict(),
+        "position": model.rotary.position.describe(),
+    }
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Config, rope and weights of the checkpoint file at `path`, memory-mapped.
+
+    Raises:
+        UserError: the file is no checkpoint, or not one of lit_pi.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        record = content[KEY]
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a checkpoint of lit_pi: name one that `lit-pi fit` wrote") from error
+    fields = dict(record["config"])
+    return Checkpoint(
+        config=AutoConfig.for_model(fields.pop("model_type"), **fields),
+        rope=Rope(**record["rope"]),
+        weights={
+            name.removeprefix(_WEIGHTS_PREFIX): tensor
+            for name, tensor in content["state_dict"].items()
+            if name.startswith(_WEIGHTS_PREFIX)
+        },
+    )
+
+
+def check_checkpoint(
+    content: dict[str, Any], model: LanguageModel, path: str | Path | None
+) -> dict[str, Any]:
+    """The position strategy a Lightning checkpoint was trained with, if its weights fit the model.
+
+    Raises:
+        UserError: it is not a checkpoint of lit_pi, or one of another architecture.
+    """
+    if KEY not in content:
+        raise UserError(f"{path} is not a checkpoint of lit_pi: name one that `lit-pi fit` wrote")
+    wanted = {f"model.{name}": tensor.shape for name, tensor in model.state_dict().items()}
+    # A sharded checkpoint is read straight into the model's shards and has no weights here.
+    found = {name: tensor.shape for name, tensor in content.get("state_dict", wanted).items()}
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            raise UserError(
+                f"{path} is a checkpoint of another architecture: {name.removeprefix(_WEIGHTS_PREFIX)} is "
+                f"{_shape(found.get(name))} there and {_shape(wanted.get(name))} in the model that `model.llm` "
+                "describes; describe the checkpoint's own model"
+            )
+    return content[KEY]["position"]
+
+
+def _shape(shape: torch.Size | None) -> str:
+    return "absent" if shape is None else " x ".join(map(str, shape))

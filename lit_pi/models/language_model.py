@@ -1,0 +1,64 @@
+"""A Hugging Face causal language model whose positions come from a strategy."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from lit_pi.models.attention import document_mask
+from lit_pi.models.rotary import RotaryEmbedding, install_rotary
+from lit_pi.positions import PositionStrategy, Rope
+
+
+class LanguageModel(nn.Module):
+    """Scores tokens: the root module that is sharded, so everything happens inside its forward.
+
+    Args:
+        llm: a causal language model of the LLaMA family; its rotary embedding is replaced.
+        position: the strategy that gives the rotary angles.
+        rope: what the model was pre-trained with.
+    """
+
+    def __init__(self, llm: PreTrainedModel, position: PositionStrategy, rope: Rope) -> None:
+        super().__init__()
+        self.rope = rope
+        self.rotary = RotaryEmbedding(position, rope)
+        install_rotary(llm, self.rotary)
+        self.llm = llm
+
+    @property
+    def decoder_layers(self) -> nn.ModuleList:
+        """The transformer layers, in order."""
+        return self.llm.base_model.layers
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "batch seq"],
+        targets: Int[Tensor, "batch scored"],
+        *,
+        scored: Int[Tensor, " scored"] | None = None,
+        position_ids: Int[Tensor, "batch seq"] | None = None,
+        document_ids: Int[Tensor, "batch seq"] | None = None,
+    ) -> Float[Tensor, "batch scored"]:
+        """Negative log-likelihood of each target in nats, float32 or wider; 0 where the target is ignored.
+
+        Args:
+            input_ids: token ids.
+            targets: the token after each scored position, or -100 (torch's `ignore_index`).
+            scored: positions to compute logits for, ascending; all by default.
+            position_ids: place of each token, in tokens; 0, 1, 2, ... by default.
+            document_ids: tokens attend to equal ids only; each row is one document by default.
+        """
+        if position_ids is None:
+            position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
+        self.rotary.context_length = input_ids.shape[1]
+        logits = self.llm(
+            input_ids=input_ids,
+            position_ids=position_ids,
+            attention_mask=document_mask(document_ids),
+            use_cache=False,
+            logits_to_keep=0 if scored is None else scored,
+        ).logits
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)

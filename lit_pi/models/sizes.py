@@ -1,0 +1,47 @@
+"""Published LLaMA sizes (Touvron et al. 2023, arXiv 2302.13971, table 2), and one that trains on a laptop."""
+
+from typing import Any, Literal
+
+Size = Literal["2m", "7b", "13b", "33b", "65b"]
+
+_LLAMA = {"vocab_size": 32_000, "max_position_embeddings": 2048, "rms_norm_eps": 1e-6}
+
+LLAMA_SIZES: dict[Size, dict[str, Any]] = {
+    "2m": {
+        **_LLAMA,
+        "vocab_size": 264,  # 256 bytes, begin and end of document, rounded up to a multiple of 8
+        "hidden_size": 192,
+        "intermediate_size": 512,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+    },
+    "7b": {
+        **_LLAMA,
+        "hidden_size": 4096,
+        "intermediate_size": 11_008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+    },
+    "13b": {
+        **_LLAMA,
+        "hidden_size": 5120,
+        "intermediate_size": 13_824,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 40,
+    },
+    "33b": {
+        **_LLAMA,
+        "hidden_size": 6656,
+        "intermediate_size": 17_920,
+        "num_hidden_layers": 60,
+        "num_attention_heads": 52,
+    },
+    "65b": {
+        **_LLAMA,
+        "hidden_size": 8192,
+        "intermediate_size": 22_016,
+        "num_hidden_layers": 80,
+        "num_attention_heads": 64,
+    },
+}
+"""Fields of transformers' `LlamaConfig` by size."""

@@ -1,0 +1,130 @@
+"""Where a model's weights come from: random, a Hugging Face model, or a lit_pi checkpoint."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, PreTrainedModel
+
+from lit_pi.errors import UserError
+from lit_pi.models.attention import ATTENTION
+from lit_pi.models.checkpoint import newest_checkpoint, read_checkpoint
+from lit_pi.models.sizes import LLAMA_SIZES, Size
+from lit_pi.positions import Rope
+
+
+class ModelSource(ABC):
+    """Builds a causal language model and tells what its positions were pre-trained with."""
+
+    @abstractmethod
+    def build(self) -> tuple[PreTrainedModel, Rope]:
+        """The model in torch's default dtype, and its rotary embedding before any extension."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Where the weights come from, as it goes into results."""
+
+
+class FromScratch(ModelSource):
+    """Random weights of a LLaMA, to be pre-trained; `max_position_embeddings` is its original context.
+
+    Args:
+        size: a published LLaMA size, or `2m` for one that trains on a laptop.
+        config: fields of transformers' `LlamaConfig`, on top of the size.
+
+    Raises:
+        UserError: neither is given, or a field is not one of `LlamaConfig`.
+    """
+
+    def __init__(self, size: Size | None = None, config: dict[str, Any] | None = None) -> None:
+        if size is None and not config:
+            raise UserError("FromScratch got nothing to build: give a `size` (7b, ...) or `config` fields")
+        fields = {**(LLAMA_SIZES[size] if size else {}), **(config or {})}
+        if unknown := sorted(fields.keys() - LlamaConfig().to_dict().keys()):
+            raise UserError(f"FromScratch got config field `{unknown[0]}`, which LlamaConfig does not have")
+        self.config = LlamaConfig(**fields)
+
+    def build(self) -> tuple[PreTrainedModel, Rope]:
+        """Weights drawn by transformers' initialisation, from torch's global generator."""
+        return _from_config(self.config), rope_of(self.config)
+
+    def describe(self) -> dict[str, Any]:
+        """The fields of the config that differ from `LlamaConfig`'s defaults."""
+        return {"class": "FromScratch", **self.config.to_diff_dict()}
+
+
+class Pretrained(ModelSource):
+    """Weights of a Hugging Face model, or of a lit_pi checkpoint (weights only: fresh optimizer and step).
+
+    Args:
+        path: a directory in Hugging Face format, the run directory of a `fit` (its newest checkpoint), a lit_pi
+            `.ckpt` file, or the id of a model on the hub.
+        original_context: tokens of context of pre-training, where the model's config does not say.
+    """
+
+    def __init__(self, path: str, original_context: int | None = None) -> None:
+        self.path = path
+        self.original_context = original_context
+
+    def build(self) -> tuple[PreTrainedModel, Rope]:
+        """The model of the directory, checkpoint or hub id.
+
+        Raises:
+            UserError: nothing is there, it cannot be read, or its original context is unknown.
+        """
+        path = Path(self.path).expanduser()
+        if (path / "checkpoints").is_dir():
+            path = newest_checkpoint(path)
+        if path.is_file():
+            checkpoint = read_checkpoint(path)
+            llm = _from_config(checkpoint.config)
+            llm.load_state_dict(checkpoint.weights)
+            return llm, checkpoint.rope
+        if not path.is_dir() and (path.is_absolute() or len(path.parts) > 2 or path.suffix == ".ckpt"):
+            raise UserError(
+                f"no model at {path}: name a Hugging Face directory, a run directory, a .ckpt file or a hub id"
+            )
+        try:
+            config = AutoConfig.from_pretrained(path)
+            llm = AutoModelForCausalLM.from_pretrained(
+                path, config=config, dtype=torch.get_default_dtype(), attn_implementation=ATTENTION
+            )
+        except (OSError, ValueError) as error:
+            where = "in this directory" if path.is_dir() else "on this machine or on the hub"
+            raise UserError(
+                f"cannot load the model {self.path}: nothing that transformers can read is {where} "
+                f"({str(error).splitlines()[0]})"
+            ) from error
+        return llm, rope_of(config, self.original_context)
+
+    def describe(self) -> dict[str, Any]:
+        """The path as given."""
+        return {"class": "Pretrained", "path": self.path}
+
+
+def _from_config(config: PreTrainedConfig) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_config(
+        config, dtype=torch.get_default_dtype(), attn_implementation=ATTENTION
+    )
+
+
+def rope_of(config: PreTrainedConfig, original_context: int | None = None) -> Rope:
+    """The rotary embedding of pre-training, as a transformers config tells it.
+
+    Raises:
+        UserError: the config holds an extension that does not say what it extended.
+    """
+    parameters = config.rope_parameters or {}
+    if original_context is None:
+        original_context = parameters.get("original_max_position_embeddings")
+    if original_context is None:
+        if parameters.get("rope_type", "default") != "default":
+            raise UserError(
+                f"the model's config already extends its context ({parameters}) and does not say from how many "
+                "tokens: give `original_context`, the context of pre-training"
+            )
+        original_context = config.max_position_embeddings
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    rotated = int(head_dim * parameters.get("partial_rotary_factor", 1.0))
+    return Rope(rotated, float(parameters["rope_theta"]), original_context)

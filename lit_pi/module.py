@@ -1,0 +1,207 @@
+"""The LightningModule: a language model, a position strategy, and how they train and are scored."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LinearLR, LRScheduler
+
+from lit_pi.data.batches import IGNORE, ScoringBatch, Span, TrainingBatch
+from lit_pi.errors import UserError
+from lit_pi.models import LanguageModel, ModelSource
+from lit_pi.models.attention import attention_kernel
+from lit_pi.models.checkpoint import KEY, check_checkpoint, model_record
+from lit_pi.parallel import FSDP2
+from lit_pi.positions import PositionStrategy, Rope, StretchingStrategy, prefix_agrees
+
+ADAMW = {"lr": 2e-5, "betas": (0.9, 0.95), "weight_decay": 0.0}
+"""The optimizer of Chen et al. 2023, section 3.1, for 7B and 13B (1e-5 for 33B and 65B)."""
+
+WARMUP = {"start_factor": 0.1, "total_iters": 20}
+"""The learning rate of Chen et al. 2023, section 3.1: 20 steps of linear warm-up from 10% of the maximum."""
+
+
+def adamw(params: Any) -> Optimizer:
+    """AdamW as in the paper."""
+    return AdamW(params, **ADAMW)
+
+
+def warmup(optimizer: Optimizer) -> LRScheduler:
+    """Linear warm-up as in the paper, constant afterwards."""
+    return LinearLR(optimizer, **WARMUP)
+
+
+class LitLlama(LightningModule):
+    """A LLaMA-family model whose positions come from a strategy.
+
+    The strategy given here is the one in effect, whatever a loaded checkpoint was trained with.
+
+    Args:
+        llm: where the weights come from: `FromScratch` or `Pretrained`.
+        position: how token positions become rotary angles.
+        optimizer: makes the optimizer from the parameters.
+        scheduler: makes the learning rate scheduler from the optimizer; it steps with every optimizer step.
+    """
+
+    def __init__(
+        self,
+        llm: ModelSource,
+        position: PositionStrategy,
+        optimizer: OptimizerCallable = adamw,
+        scheduler: LRSchedulerCallable = warmup,
+    ) -> None:
+        super().__init__()
+        self.source = llm
+        self.position = position
+        self.make_optimizer = optimizer
+        self.make_scheduler = scheduler
+        self.model: LanguageModel | None = None
+        self.checkpoint_position: dict[str, Any] | None = None
+        self._checked: dict[tuple[int, ...], bool] = {}
+
+    def configure_model(self) -> None:
+        """Build, adapt and shard the model, once."""
+        if self.model is not None:
+            return
+        llm, rope = self.source.build()
+        self.model = LanguageModel(llm, self.position, rope)
+        rank_zero_info(
+            f"Model: {type(llm).__name__} of {llm.num_parameters():,} parameters, {rope}, {self.position.describe()}"
+        )
+        self._check_data(llm.config.vocab_size)
+        if isinstance(self.trainer.strategy, FSDP2):
+            self.trainer.strategy.shard(self.model)
+
+    def _check_data(self, vocab_size: int) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        if data is None:
+            return
+        if len(data.tokenizer) > vocab_size:
+            raise UserError(
+                f"the tokenizer ({data.tokenizer.name_or_path}) has {len(data.tokenizer)} tokens and the model "
+                f"only {vocab_size}: name the model's own tokenizer in `data.tokenizer`, or raise its vocab_size"
+            )
+        if self.trainer.training and isinstance(self.position, StretchingStrategy):
+            reach = self.position.scale_of(self.rope) * self.rope.original_context
+            if data.context_length > reach:
+                rank_zero_warn(
+                    f"training on {data.context_length} tokens, which is more than the {reach:g} that "
+                    f"{self.position.describe()} reaches: positions beyond are extrapolated"
+                )
+
+    def forward(self, *args: Any, **kwargs: Any) -> Float[Tensor, "batch scored"]:
+        """Negative log-likelihoods in nats; see `LanguageModel.forward`."""
+        assert self.model is not None
+        return self.model(*args, **kwargs)
+
+    def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
+        """Mean negative log-likelihood of the batch's targets, in nats a token."""
+        token_nll = self(
+            batch.input_ids, batch.targets, position_ids=batch.position_ids, document_ids=batch.document_ids
+        )
+        loss = token_nll.sum() / (batch.targets != IGNORE).sum()
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.input_ids))
+        return loss
+
+    def validation_step(self, batch: ScoringBatch, *indices: int) -> dict[str, Any]:
+        """`token_nll`: for each span of the batch, nats `[batch, stop - start]`, 0 where nothing is scored."""
+        return {"token_nll": self._score(batch)}
+
+    def test_step(self, batch: ScoringBatch, *indices: int) -> dict[str, Any]:
+        """The same as `validation_step`."""
+        return {"token_nll": self._score(batch)}
+
+    def _score(self, batch: ScoringBatch) -> list[Float[Tensor, "batch span"]]:
+        if self._one_forward(tuple(span.context_length for span in batch.spans)):
+            token_nll = self(batch.input_ids, batch.targets, scored=batch.scored)
+            return [token_nll[:, span.start : span.stop] for span in batch.spans]
+        return [self._score_alone(batch, span) for span in batch.spans]
+
+    def _score_alone(self, batch: ScoringBatch, span: Span) -> Float[Tensor, "batch span"]:
+        """Score each window cut to its own length, one by one, so that every rank runs as many forwards."""
+        scored = batch.scored[span.start : span.stop]
+        targets = batch.targets[:, span.start : span.stop]
+        return torch.cat(
+            [
+                self(
+                    batch.input_ids[row, None, :length],
+                    targets[row, None],
+                    scored=scored.clamp(max=length - 1),
+                )
+                for row, length in enumerate(batch.lengths.clamp(max=span.context_length).tolist())
+            ]
+        )
+
+    def _one_forward(self, context_lengths: tuple[int, ...]) -> bool:
+        """Whether one forward of the longest window serves every context length, checked once."""
+        if context_lengths not in self._checked:
+            agree = self.position.prefix_consistent and prefix_agrees(
+                self.position, self.rope, context_lengths
+            )
+            if self.position.prefix_consistent and not agree:
+                rank_zero_warn(
+                    f"{type(self.position).__name__} says that it is prefix consistent, but its angles differ "
+                    f"between context lengths {context_lengths}: scoring each length with its own forward"
+                )
+            self._checked[context_lengths] = agree
+        return self._checked[context_lengths]
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Optimizer over the parameters that train, and its scheduler, stepped with it."""
+        optimizer = self.make_optimizer(p for p in self.parameters() if p.requires_grad)
+        scheduler = self.make_scheduler(optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the model's config, its rope and the strategy in effect."""
+        assert self.model is not None
+        checkpoint[KEY] = model_record(self.model)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember the checkpoint's strategy, which the one given here replaces.
+
+        Raises:
+            UserError: the checkpoint is not of lit_pi, or of another architecture.
+        """
+        assert self.model is not None
+        self.checkpoint_position = check_checkpoint(checkpoint, self.model, self.trainer.ckpt_path)
+        if self.checkpoint_position != self.position.describe():
+            rank_zero_info(
+                f"The checkpoint was trained with {self.checkpoint_position}; in effect is "
+                f"{self.position.describe()}."
+            )
+
+    @property
+    def rope(self) -> Rope:
+        """What the model was pre-trained with."""
+        assert self.model is not None
+        return self.model.rope
+
+    def describe(self) -> dict[str, Any]:
+        """What a result needs to know of the model that gave it."""
+        assert self.model is not None
+        dtype = self._compute_dtype()
+        return {
+            "position": self.position.describe(),
+            "rope": self.rope._asdict(),
+            "model": self.source.describe(),
+            "checkpoint": self.trainer.ckpt_path,
+            "checkpoint_position": self.checkpoint_position,
+            "precision": self.trainer.precision,
+            "compute_dtype": str(dtype).removeprefix("torch."),
+            "attention_kernel": attention_kernel(
+                self.device, dtype, self.rope.head_dim, self.rope.original_context
+            ),
+            "one_forward_for_all_context_lengths": all(self._checked.values()),
+        }
+
+    def _compute_dtype(self) -> torch.dtype:
+        if isinstance(self.trainer.strategy, FSDP2):
+            return self.trainer.strategy.compute_dtype
+        mixed = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+        return mixed.get(self.trainer.precision, next(self.parameters()).dtype)

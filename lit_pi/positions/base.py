@@ -1,0 +1,104 @@
+"""The interface every position strategy implements."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float32, Int
+from torch import Tensor
+
+from lit_pi.errors import UserError
+from lit_pi.positions.rope import Rope
+
+
+class PositionStrategy(ABC):
+    """Maps token positions to rotary angles.
+
+    A strategy holds Python numbers only. Everything it computes is float32 on the CPU (`inv_freq`) or on the
+    device of the positions (`angles`), whatever the model's precision is.
+    """
+
+    @property
+    def prefix_consistent(self) -> bool:
+        """Whether the angles of a prefix do not depend on what follows it.
+
+        True lets one forward pass serve every context length of an evaluation.
+        """
+        return True
+
+    @abstractmethod
+    def inv_freq(self, rope: Rope, context_length: int) -> Float32[Tensor, " half"]:
+        """Inverse frequencies in radians a token, for a sequence of `context_length` tokens."""
+
+    def angles(
+        self, position_ids: Int[Tensor, "batch seq"], rope: Rope, context_length: int
+    ) -> Float32[Tensor, "batch seq half"]:
+        """Rotary angles in radians of integer positions, for a sequence of `context_length` tokens."""
+        inv_freq = self.inv_freq(rope, context_length).to(position_ids.device)
+        return position_ids[..., None].float() * inv_freq
+
+    def attention_scaling(self, rope: Rope, context_length: int) -> float:
+        """Factor on cosine and sine; attention scores are multiplied by its square."""
+        return 1.0
+
+    @abstractmethod
+    def rope_parameters(self, rope: Rope) -> dict[str, Any]:
+        """The `rope_parameters` of a transformers config that rotates the same way."""
+
+    def describe(self) -> dict[str, Any]:
+        """Class name and parameters, as they go into results and checkpoints."""
+        return {"class": type(self).__name__, **vars(self)}
+
+
+def prefix_agrees(position: PositionStrategy, rope: Rope, context_lengths: Sequence[int]) -> bool:
+    """Whether the phases of every shorter context length are, bit for bit, a prefix of the longest one's."""
+    longest = max(context_lengths)
+    position_ids = torch.arange(longest)[None]
+    angles = position.angles(position_ids, rope, longest)
+    scaling = position.attention_scaling(rope, longest)
+    return all(
+        torch.equal(position.angles(position_ids[:, :length], rope, length), angles[:, :length])
+        and position.attention_scaling(rope, length) == scaling
+        for length in set(context_lengths) - {longest}
+    )
+
+
+class StretchingStrategy(PositionStrategy):
+    """A strategy that stretches the pre-trained context by a factor.
+
+    Args:
+        scale: target context over original context, at least 1.
+        target_context: tokens of context to reach, from which the scale follows; instead of `scale`.
+
+    Raises:
+        UserError: neither or both are given, or the scale is below 1.
+    """
+
+    def __init__(self, scale: float | None = None, target_context: int | None = None) -> None:
+        name = type(self).__name__
+        if (scale is None) == (target_context is None):
+            raise UserError(
+                f"{name} takes either `scale` or `target_context` and got "
+                f"{'neither' if scale is None else 'both'}: give exactly one (the other is null)"
+            )
+        if scale is not None and not 1 <= scale < float("inf"):
+            raise UserError(f"{name} got scale {scale:g}: a context can only be stretched by 1 or more")
+        self.scale = scale
+        self.target_context = target_context
+
+    def scale_of(self, rope: Rope) -> float:
+        """The factor s = L' / L for a model pre-trained with `rope.original_context` tokens.
+
+        Raises:
+            UserError: the target context is shorter than the original one.
+        """
+        if self.scale is not None:
+            return self.scale
+        assert self.target_context is not None
+        if self.target_context < rope.original_context:
+            raise UserError(
+                f"{type(self).__name__} got target_context {self.target_context}, which is shorter than the "
+                f"{rope.original_context} tokens the model was pre-trained with: ask for at least as many"
+            )
+        return self.target_context / rope.original_context

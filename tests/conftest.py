@@ -1,0 +1,52 @@
+"""Every test runs without network and with a cache and a small corpus of its own."""
+
+import os
+
+os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="true")
+
+import random
+from pathlib import Path
+
+import pytest
+
+WORDS = "the position of a token turns its query and its key by an angle that grows with the distance".split()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Token stores that tests may share, away from the user's own."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["LIT_PI_CACHE"] = str(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder `train` of 12 and a folder `test` of 5 documents of 400 to 1,500 bytes."""
+    folder = tmp_path_factory.mktemp("texts")
+    chance = random.Random(0)
+    for split, count in (("train", 12), ("test", 5)):
+        (folder / split).mkdir()
+        for number in range(count):
+            words = chance.choices(WORDS, k=chance.randint(90, 300))
+            (folder / split / f"{number:02d}.txt").write_text(" ".join(words))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(texts: Path) -> list[str]:
+    """Options of `lit-pi fit` and `test` for a model of 20 thousand parameters over the small corpus."""
+    return [
+        "--trainer.accelerator=cpu",
+        "--trainer.enable_progress_bar=false",
+        "--model.llm=FromScratch",
+        "--model.llm.config={vocab_size: 264, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 2,"
+        " num_attention_heads: 4, max_position_embeddings: 64}",
+        "--model.position=Extrapolate",
+        "--data.train=TextFiles",
+        f"--data.train.train={texts / 'train'}",
+        "--data.context_length=64",
+        "--data.batch_size=2",
+        "--data.evaluations={texts: {class_path: Perplexity, init_args: {corpus: {class_path: TextFiles, init_args:"
+        f" {{test: {texts / 'test'}}}}}, context_lengths: [32, 64, 128], stride: 16, batch_size: 4}}}}}}",
+    ]

@@ -1,0 +1,63 @@
+"""Imports go one way, so that each room can be read without the ones above it."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+MAY_IMPORT = {
+    "errors": set(),
+    "positions": {"errors"},
+    "evaluation": {"errors", "data.batches"},
+    "data": {"errors", "evaluation"},
+    "models": {"errors", "positions"},
+    "parallel": {"errors", "positions", "models"},
+    "module": {"errors", "positions", "models", "parallel", "data.batches"},
+    "callbacks": {"errors", "positions", "evaluation", "data", "models", "parallel", "module"},
+}
+"""What each room may import beside itself; `cli` and `__main__` may import everything, and nothing imports them."""
+
+
+def room(module: str) -> str:
+    return module.removeprefix("lit_pi.").split(".")[0]
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {name for name in found if name.startswith("lit_pi.") and name != "lit_pi.__version__"}
+
+
+def test_imports_go_one_way() -> None:
+    wrong = []
+    for folder, package in ((ROOT / "lit_pi", "lit_pi"), (ROOT / "callbacks", "lit_pi.callbacks")):
+        for path in folder.rglob("*.py"):
+            importer = room(".".join((package, *path.relative_to(folder).with_suffix("").parts)))
+            if importer in {"cli", "__main__", "__init__"}:
+                continue
+            allowed = MAY_IMPORT[importer] | {importer}
+            wrong += [
+                f"{path.relative_to(ROOT)} imports {name}"
+                for name in imports(path)
+                if not any(name.startswith(f"lit_pi.{prefix}.") for prefix in allowed)
+            ]
+    assert not wrong
+
+
+def test_positions_know_neither_lightning_nor_transformers() -> None:
+    for path in (ROOT / "lit_pi" / "positions").rglob("*.py"):
+        assert not {"lightning", "transformers"} & {
+            name.split(".")[0]
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for name in ([node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names])
+        }, path
+
+
+def test_files_are_read_in_one_sitting() -> None:
+    long = [p for p in ROOT.rglob("*.py") if ".venv" not in p.parts and len(p.read_text().splitlines()) > 400]
+    assert not long

@@ -1,0 +1,202 @@
+"""The command line as a person types it."""
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from lit_pi import __version__
+from lit_pi.cli import LitPiCLI, run
+from lit_pi.positions import Interpolate
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+PRESETS = sorted(CONFIGS.rglob("*.yaml"))
+EXPERIMENTS = sorted(CONFIGS.glob("experiment/*.yaml"))
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*:jsonargparse._deprecated.JsonargparseDeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*dataloader.*"),
+    pytest.mark.filterwarnings("ignore:The number of training batches"),
+]
+
+
+@pytest.fixture
+def resolved(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict]:
+    """The configuration that a command line comes to."""
+
+    def resolve(*words: str) -> dict:
+        with pytest.raises(SystemExit) as stop:
+            LitPiCLI([*words, "--print_config"])
+        assert stop.value.code == 0
+        return yaml.safe_load(capsys.readouterr().out)
+
+    return resolve
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """The one line that a command says before it exits with status 2."""
+
+    def refuse(*words: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["lit-pi", *words])
+        with pytest.raises(SystemExit) as stop:
+            run()
+        assert stop.value.code == 2
+        said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lit-pi: error: ")]
+        assert len(said) == 1
+        return said[0]
+
+    return refuse
+
+
+def header(path: Path) -> list[str]:
+    """The command in a preset's first comment."""
+    command = next(line for line in path.read_text().splitlines() if line.startswith("# lit-pi "))
+    return shlex.split(command.removeprefix("# lit-pi "))
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_preset_parses_with_the_command_in_its_header(path: Path, resolved: Callable[..., dict]) -> None:
+    words = header(path)
+    assert any(word.endswith(str(path.relative_to(CONFIGS.parent))) for word in words)
+    assert resolved(*words)["model"]["position"]["class_path"].startswith("lit_pi.positions.")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_every_experiment_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: list[str]) -> None:
+    base = tmp_path / "base"
+    LitPiCLI(["fit", *tiny, "--trainer.max_steps=1", f"--trainer.default_root_dir={base}"])
+    for path in EXPERIMENTS:
+        words = header(path)
+        small = [*tiny[:2], "--trainer.limit_test_batches=2", f"--trainer.default_root_dir={tmp_path / path.stem}"]
+        if words[0] == "fit":
+            small += ["--trainer.max_steps=2", *(word for word in tiny if "train" in word and "--data" in word)]
+        if yaml.safe_load(path.read_text())["model"]["llm"]["class_path"] == "Pretrained":
+            small += [f"--model.llm.path={base}"]
+        else:
+            small += ["--model.llm.config.num_hidden_layers=1"]
+        LitPiCLI([*words, *small])
+        expected = "checkpoints/step-000002.ckpt" if words[0] == "fit" else "results.json"
+        assert (tmp_path / path.stem / expected).exists()
+        assert (tmp_path / path.stem / f"{words[0]}.yaml").exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_yaml_strategy_wins_over_the_checkpoint(tmp_path: Path, tiny: list[str]) -> None:
+    where = f"--trainer.default_root_dir={tmp_path}"
+    LitPiCLI(["fit", *tiny, where, "--trainer.max_steps=1", "--model.position=Interpolate", "--model.position.scale=2"])
+    cli = LitPiCLI(
+        ["test", *tiny, where, "--ckpt_path=last", "--model.position=configs/position/interpolate.yaml",
+         "--model.position.scale=8"]
+    )  # fmt: skip
+    live = cli.model.model.rotary.position
+    assert isinstance(live, Interpolate) and live.scale == 8
+    (record,) = json.loads((tmp_path / "results.json").read_text())["records"]
+    assert record["protocol"]["position"] == {"class": "Interpolate", "scale": 8.0, "target_context": None}
+    assert record["protocol"]["checkpoint_position"]["scale"] == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--config", "EXPERIMENT", "--data.context_length", "128"),
+        ("--data.context_length", "64", "--config", "EXPERIMENT", "--data.context_length=128"),
+        ("--config", "EXPERIMENT", "--config", "OTHER"),
+    ],
+)
+def test_interpolation_and_overrides_agree_in_every_order(
+    words: tuple[str, ...], tmp_path: Path, resolved: Callable[..., dict]
+) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text("data: {context_length: 128}")
+    files = {"EXPERIMENT": "configs/experiment/demo_pretrain.yaml", "OTHER": str(other)}
+    config = resolved("fit", *(files.get(word, word) for word in words))
+    assert config["data"]["context_length"] == 128
+    assert config["model"]["llm"]["init_args"]["config"]["max_position_embeddings"] == 128
+
+
+def test_a_strategy_is_swapped_without_the_old_ones_parameters(resolved: Callable[..., dict]) -> None:
+    config = resolved(
+        "fit", "--config=configs/experiment/demo_extend.yaml", "--model.position=configs/position/extrapolate.yaml"
+    )
+    assert config["model"]["position"] == {"class_path": "lit_pi.positions.Extrapolate"}
+
+
+def test_the_papers_optimizer_is_the_default(resolved: Callable[..., dict]) -> None:
+    model = resolved("fit", "--model.llm.class_path=FromScratch", "--model.llm.size=7b", "--model.position=Extrapolate")[
+        "model"
+    ]
+    optimizer, scheduler = model["optimizer"], model["scheduler"]
+    assert optimizer["class_path"] == "torch.optim.AdamW"
+    assert optimizer["init_args"].items() >= {"lr": 2e-5, "betas": [0.9, 0.95], "weight_decay": 0.0}.items()
+    weight = torch.nn.Parameter(torch.zeros(1))
+    adamw = torch.optim.AdamW([weight], lr=1.0)
+    warmup = getattr(torch.optim.lr_scheduler, scheduler["class_path"].rpartition(".")[2])(adamw, **scheduler["init_args"])
+    rates = []
+    for _ in range(22):
+        rates.append(adamw.param_groups[0]["lr"])
+        adamw.step()
+        warmup.step()
+    assert rates[0] == pytest.approx(0.1) and rates[10] == pytest.approx(0.55) and rates[20:] == [1.0, 1.0]
+
+
+def test_presets_are_found_away_from_the_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resolved: Callable[..., dict]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("configs/experiment/demo_extend.yaml", "experiment/demo_extend.yaml"):
+        assert resolved("fit", "--config", name)["model"]["position"]["init_args"]["scale"] == 4
+
+
+def test_the_environment_sets_what_files_and_arguments_do_not(
+    monkeypatch: pytest.MonkeyPatch, resolved: Callable[..., dict]
+) -> None:
+    monkeypatch.setenv("LIT_PI_FIT__DATA__BATCH_SIZE", "7")
+    monkeypatch.setenv("LIT_PI_FIT__DATA__SEED", "7")
+    monkeypatch.setenv("LIT_PI_FIT__DATA__NUM_WORKERS", "7")
+    data = resolved("fit", "--config=configs/experiment/demo_extend.yaml", "--data.seed=1")["data"]
+    assert (data["batch_size"], data["seed"], data["num_workers"]) == (4, 1, 7)
+
+
+def test_mistakes_are_one_sentence_and_status_2(refused: Callable[..., str], tmp_path: Path) -> None:
+    fit = ("fit", "--config=configs/experiment/demo_pretrain.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("model: [\n")
+    cases = {
+        (*fit, "--model.position=Nope"): "model.position is Nope, and there is no class or file",
+        (*fit, "--model.position.scale=3"): "model.position does not take `scale`",
+        (*fit, "--model.position=Interpolate", "--model.position.scale=0.5"): "scale 0.5",
+        (*fit, "--model.position=Interpolate", "--model.position.scale=x"): "scale is x, and must be of type float",
+        (*fit, "--model.postion=Extrapolate"): "--model.postion",
+        (*fit, "--data.context_length=abc"): "data.context_length is abc, and must be of type int",
+        (*fit, "--data.context_length=100"): "multiple of 8",
+        (*fit, "--model.llm.size=8b"): "model.llm.size is 8b, and must be one of '2m', '7b'",
+        (*fit, f"--config={broken}"): f"{broken} is not valid YAML",
+        ("fit", "--config=nowhere.yaml"): "nowhere.yaml",
+        (*fit, "--ckpt_path=nowhere.ckpt"): "there is no checkpoint nowhere.ckpt",
+        (*fit, f"--trainer.default_root_dir={tmp_path}", "--ckpt_path=last"): f"no complete checkpoint in {tmp_path}",
+        ("fly",): "fly",
+    }
+    for words, said in cases.items():
+        assert said in refused(*words), words
+
+
+def test_version_answers_without_loading_anything() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "lit_pi", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"lit-pi {__version__}\n"
+    assert not {"torch", "lightning", "transformers"} & {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+
+
+def test_shell_completion_knows_the_subcommands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        LitPiCLI(["--print_completion", "shtab-bash"])
+    assert stop.value.code == 0
+    assert "--model.position" in capsys.readouterr().out

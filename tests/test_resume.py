@@ -1,0 +1,82 @@
+"""A run that is stopped at any moment goes on where its newest checkpoint stands."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from lit_pi.cli import LitPiCLI
+from lit_pi.models import Pretrained
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+STEPS = ["--trainer.max_steps=40", "--checkpoint.every_n_train_steps=4", "--trainer.limit_val_batches=0"]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run / "checkpoints" / "step-000040.ckpt", weights_only=True)["state_dict"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, tiny: list[str]) -> Path:
+    run = tmp_path_factory.mktemp("uninterrupted")
+    LitPiCLI(["fit", *tiny, *STEPS, f"--trainer.default_root_dir={run}"])
+    return run
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "ctrl-c"])
+def test_a_killed_run_ends_as_if_it_had_not_been(
+    how: signal.Signals, tmp_path: Path, tiny: list[str], uninterrupted: Path
+) -> None:
+    where = f"--trainer.default_root_dir={tmp_path}"
+    command = [sys.executable, "-m", "lit_pi", "fit", *tiny, *STEPS, where]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    checkpoints = tmp_path / "checkpoints"
+    deadline = time.monotonic() + 120
+    while not list(checkpoints.glob("step-00000[48].ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(how)
+    process.wait(timeout=60)
+    reached = max(path.name for path in checkpoints.glob("*.ckpt"))
+    assert reached < "step-000040.ckpt"
+
+    with pytest.raises(Exception, match=r"continue it with --ckpt_path last"):
+        LitPiCLI(["fit", *tiny, *STEPS, where])
+    LitPiCLI(["fit", *tiny, *STEPS, where, "--ckpt_path=last"])
+    expected = weights(uninterrupted)
+    for name, tensor in weights(tmp_path).items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_half_a_checkpoint_is_not_taken_for_the_newest(tmp_path: Path, tiny: list[str]) -> None:
+    where = f"--trainer.default_root_dir={tmp_path}"
+    LitPiCLI(["fit", *tiny, where, "--trainer.max_steps=2"])
+    whole = tmp_path / "checkpoints" / "step-000002.ckpt"
+    (tmp_path / "checkpoints" / "step-000004.partial").write_bytes(whole.read_bytes()[:1000])
+    cli = LitPiCLI(["fit", *tiny, where, "--ckpt_path=last", "--trainer.max_steps=3"])
+    assert cli.config.fit.ckpt_path == str(whole)
+    assert cli.trainer.global_step == 3
+
+
+def test_one_runs_result_is_the_next_ones_start(tmp_path: Path, tiny: list[str], uninterrupted: Path) -> None:
+    llm, rope = Pretrained(str(uninterrupted)).build()
+    assert rope.original_context == 64
+    for name, tensor in weights(uninterrupted).items():
+        assert torch.equal(llm.state_dict()[name.removeprefix("model.llm.")], tensor)
+    options = [word for word in tiny if "--model.llm" not in word]
+    cli = LitPiCLI(
+        ["fit", *options, "--model.llm=Pretrained", f"--model.llm.path={uninterrupted}", "--trainer.max_steps=1",
+         f"--trainer.default_root_dir={tmp_path}"]
+    )  # fmt: skip
+    assert cli.trainer.global_step == 1
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(tmp_path: Path, tiny: list[str], uninterrupted: Path) -> None:
+    other = [*tiny, "--model.llm.config.hidden_size=48", f"--trainer.default_root_dir={tmp_path}"]
+    checkpoint = uninterrupted / "checkpoints" / "step-000040.ckpt"
+    with pytest.raises(Exception, match="another architecture: .* is .* x 32 there and .* x 48 in the model"):
+        LitPiCLI(["test", *other, f"--ckpt_path={checkpoint}"])
