@@ -21,8 +21,8 @@ def main() -> None:
     original, fourfold = min(extrapolate), 4 * min(extrapolate)
     base = extrapolate[original]
     claims = {
-        f"Extrapolate at {fourfold} is at least 2x its own perplexity at {original}": extrapolate[fourfold] / base >= 2,
-        f"Interpolate, fine-tuned, at {fourfold} is at most 1.2x the base's at {original}": tuned[fourfold] / base <= 1.2,
+        f"Extrapolate at {fourfold} is at least 2x its own perplexity at {original}": extrapolate[fourfold] >= 2 * base,
+        f"Interpolate, tuned, at {fourfold} is at most 1.2x the base's at {original}": tuned[fourfold] <= 1.2 * base,
     }
     for claim, holds in claims.items():
         print(f"{'shown' if holds else 'NOT SHOWN'}: {claim}")

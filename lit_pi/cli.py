@@ -67,9 +67,7 @@ class RunConfig(SaveConfigCallback):
         text = self.parser.dump(self.config, skip_none=False).replace("\n", "\n    ")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_text(
-                    f"config/{stage}", "\n".join(f"    {line}" for line in text.splitlines())
-                )
+                logger.experiment.add_text(f"config/{stage}", "\n".join(f"    {line}" for line in text.splitlines()))
 
 
 class LitPiCLI(LightningCLI):

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LinearLR, LRScheduler
@@ -19,10 +20,10 @@ from lit_pi.models.checkpoint import KEY, check_checkpoint, model_record
 from lit_pi.parallel import FSDP2
 from lit_pi.positions import PositionStrategy, Rope, StretchingStrategy, prefix_agrees
 
-ADAMW = {"lr": 2e-5, "betas": (0.9, 0.95), "weight_decay": 0.0}
+ADAMW: dict[str, Any] = {"lr": 2e-5, "betas": (0.9, 0.95), "weight_decay": 0.0}
 """The optimizer of Chen et al. 2023, section 3.1, for 7B and 13B (1e-5 for 33B and 65B)."""
 
-WARMUP = {"start_factor": 0.1, "total_iters": 20}
+WARMUP: dict[str, Any] = {"start_factor": 0.1, "total_iters": 20}
 """The learning rate of Chen et al. 2023, section 3.1: 20 steps of linear warm-up from 10% of the maximum."""
 
 
@@ -140,9 +141,7 @@ class LitLlama(LightningModule):
     def _one_forward(self, context_lengths: tuple[int, ...]) -> bool:
         """Whether one forward of the longest window serves every context length, checked once."""
         if context_lengths not in self._checked:
-            agree = self.position.prefix_consistent and prefix_agrees(
-                self.position, self.rope, context_lengths
-            )
+            agree = self.position.prefix_consistent and prefix_agrees(self.position, self.rope, context_lengths)
             if self.position.prefix_consistent and not agree:
                 rank_zero_warn(
                     f"{type(self.position).__name__} says that it is prefix consistent, but its angles differ "
@@ -151,7 +150,7 @@ class LitLlama(LightningModule):
             self._checked[context_lengths] = agree
         return self._checked[context_lengths]
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Optimizer over the parameters that train, and its scheduler, stepped with it."""
         optimizer = self.make_optimizer(p for p in self.parameters() if p.requires_grad)
         scheduler = self.make_scheduler(optimizer)
@@ -172,8 +171,7 @@ class LitLlama(LightningModule):
         self.checkpoint_position = check_checkpoint(checkpoint, self.model, self.trainer.ckpt_path)
         if self.checkpoint_position != self.position.describe():
             rank_zero_info(
-                f"The checkpoint was trained with {self.checkpoint_position}; in effect is "
-                f"{self.position.describe()}."
+                f"The checkpoint was trained with {self.checkpoint_position}; in effect is {self.position.describe()}."
             )
 
     @property
@@ -194,9 +192,7 @@ class LitLlama(LightningModule):
             "checkpoint_position": self.checkpoint_position,
             "precision": self.trainer.precision,
             "compute_dtype": str(dtype).removeprefix("torch."),
-            "attention_kernel": attention_kernel(
-                self.device, dtype, self.rope.head_dim, self.rope.original_context
-            ),
+            "attention_kernel": attention_kernel(self.device, dtype, self.rope.head_dim, self.rope.original_context),
             "one_forward_for_all_context_lengths": all(self._checked.values()),
         }
 

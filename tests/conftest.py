@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-WORDS = "the position of a token turns its query and its key by an angle that grows with the distance".split()
+TEXT = "the position of a token turns its query and its key by an angle that grows with the distance"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -28,7 +28,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split, count in (("train", 12), ("test", 5)):
         (folder / split).mkdir()
         for number in range(count):
-            words = chance.choices(WORDS, k=chance.randint(90, 300))
+            words = chance.choices(TEXT.split(), k=chance.randint(90, 300))
             (folder / split / f"{number:02d}.txt").write_text(" ".join(words))
     return folder
 
@@ -47,6 +47,6 @@ def tiny(texts: Path) -> list[str]:
         f"--data.train.train={texts / 'train'}",
         "--data.context_length=64",
         "--data.batch_size=2",
-        "--data.evaluations={texts: {class_path: Perplexity, init_args: {corpus: {class_path: TextFiles, init_args:"
-        f" {{test: {texts / 'test'}}}}}, context_lengths: [32, 64, 128], stride: 16, batch_size: 4}}}}}}",
+        "--data.evaluations={texts: {class_path: Perplexity, init_args: {corpus: {class_path: TextFiles, init_args: "
+        f"{{test: {texts / 'test'}}}}}, context_lengths: [32, 64, 128], stride: 16, batch_size: 4}}}}}}",
     ]

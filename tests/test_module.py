@@ -46,9 +46,7 @@ class OneStep(LitLlama):
 
 
 @pytest.mark.parametrize("position", [Extrapolate(), Interpolate(scale=2)], ids=["default", "linear"])
-@pytest.mark.parametrize(
-    ("precision", "tolerance"), [("32-true", 1e-6), ("bf16-true", 2e-2), ("bf16-mixed", 2e-2)]
-)
+@pytest.mark.parametrize(("precision", "tolerance"), [("32-true", 1e-6), ("bf16-true", 2e-2), ("bf16-mixed", 2e-2)])
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
 def test_loss_and_gradients_equal_stock_transformers(
     position: PositionStrategy, precision: str, tolerance: float

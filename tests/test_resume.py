@@ -78,5 +78,5 @@ def test_one_runs_result_is_the_next_ones_start(tmp_path: Path, tiny: list[str],
 def test_a_checkpoint_of_another_architecture_is_refused(tmp_path: Path, tiny: list[str], uninterrupted: Path) -> None:
     other = [*tiny, "--model.llm.config.hidden_size=48", f"--trainer.default_root_dir={tmp_path}"]
     checkpoint = uninterrupted / "checkpoints" / "step-000040.ckpt"
-    with pytest.raises(Exception, match="another architecture: .* is .* x 32 there and .* x 48 in the model"):
+    with pytest.raises(Exception, match=r"another architecture: .* is .* x 32 there and .* x 48 in the model"):
         LitPiCLI(["test", *other, f"--ckpt_path={checkpoint}"])

@@ -1,9 +1,10 @@
 """What to train on and what to evaluate."""
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.loops.progress import _ProcessedTracker
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
@@ -93,9 +94,8 @@ class LongContextData(LightningDataModule):
         """Training sequences in an order that a resumed run continues exactly."""
         trainer = self.trainer
         assert trainer is not None and self.sequences is not None
-        progress = Progress(
-            lambda: trainer.fit_loop.epoch_loop.batch_progress.total.processed, self.batch_size * self._world_size
-        )
+        batches: _ProcessedTracker = trainer.fit_loop.epoch_loop.batch_progress.total  # type: ignore[assignment]
+        progress = Progress(lambda: batches.processed, self.batch_size * self._world_size)
         order = EndlessOrder(
             len(self.sequences), self.seed, self._world_size, self._rank, self.batch_size, progress.consumed
         )
@@ -122,7 +122,7 @@ class LongContextData(LightningDataModule):
         loaders = []
         for name, evaluation in self.evaluations.items():
             batches = evaluation.batches(name, self.tokenizer, self._world_size)
-            share = RankShare(len(batches), self._world_size, self._rank, due=lambda e=evaluation: self._due(e))
+            share = RankShare(len(batches), self._world_size, self._rank, partial(self._due, evaluation))
             loaders.append(DataLoader(batches, batch_size=None, sampler=share, **self._reading))
         return loaders
 

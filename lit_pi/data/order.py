@@ -28,7 +28,8 @@ class EndlessOrder(DistributedSampler):
     def __init__(
         self, size: int, seed: int, world_size: int, rank: int, batch_size: int, consumed: Callable[[], int]
     ) -> None:
-        super().__init__(range(size), num_replicas=world_size, rank=rank, seed=seed)
+        super().__init__(range(size), num_replicas=world_size, rank=rank, seed=seed)  # type: ignore[arg-type]
+        self._size = size
         self.num_samples = math.ceil(size / (world_size * batch_size)) * batch_size
         self._consumed = consumed
         self._pass = -1
@@ -39,9 +40,9 @@ class EndlessOrder(DistributedSampler):
         return (self._sample(start + step * self.num_replicas) for step in range(len(self)))
 
     def _sample(self, index: int) -> int:
-        number, place = divmod(index, len(self.dataset))
+        number, place = divmod(index, self._size)
         if number != self._pass:
-            self._permutation = np.random.default_rng([self.seed, number]).permutation(len(self.dataset))
+            self._permutation = np.random.default_rng([self.seed, number]).permutation(self._size)
             self._pass = number
         return int(self._permutation[place])
 
@@ -104,8 +105,9 @@ class RankShare(DistributedSampler):
     """
 
     def __init__(self, size: int, world_size: int, rank: int, due: Callable[[], bool]) -> None:
-        super().__init__(range(size), num_replicas=world_size, rank=rank)
+        super().__init__(range(size), num_replicas=world_size, rank=rank)  # type: ignore[arg-type]
+        self._size = size
         self._due = due
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self.rank, len(self.dataset), self.num_replicas) if self._due() else ())
+        return iter(range(self.rank, self._size, self.num_replicas) if self._due() else ())

@@ -81,9 +81,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     )
 
 
-def check_checkpoint(
-    content: dict[str, Any], model: LanguageModel, path: str | Path | None
-) -> dict[str, Any]:
+def check_checkpoint(content: dict[str, Any], model: LanguageModel, path: str | Path | None) -> dict[str, Any]:
     """The position strategy a Lightning checkpoint was trained with, if its weights fit the model.
 
     Raises:

@@ -30,7 +30,9 @@ class LanguageModel(nn.Module):
     @property
     def decoder_layers(self) -> nn.ModuleList:
         """The transformer layers, in order."""
-        return self.llm.base_model.layers
+        layers = self.llm.base_model.get_submodule("layers")
+        assert isinstance(layers, nn.ModuleList)
+        return layers
 
     def forward(
         self,

@@ -104,9 +104,7 @@ class Pretrained(ModelSource):
 
 
 def _from_config(config: PreTrainedConfig) -> PreTrainedModel:
-    return AutoModelForCausalLM.from_config(
-        config, dtype=torch.get_default_dtype(), attn_implementation=ATTENTION
-    )
+    return AutoModelForCausalLM.from_config(config, dtype=torch.get_default_dtype(), attn_implementation=ATTENTION)
 
 
 def rope_of(config: PreTrainedConfig, original_context: int | None = None) -> Rope:

@@ -15,9 +15,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     on another file system.
     """
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
-    ) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Save `checkpoint` at `path`; until the rename nobody sees a file there."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)

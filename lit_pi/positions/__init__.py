@@ -1,8 +1,38 @@
 """Position strategies: how token positions become rotary angles. Pure torch, one file a strategy."""
 
-from lit_pi.positions.base import PositionStrategy, StretchingStrategy, prefix_agrees
+from lit_pi.positions.adjusted_base import AdjustedBase
+from lit_pi.positions.base import DerivedStrategy, PositionStrategy, StretchingStrategy, prefix_agrees
+from lit_pi.positions.cope import CoPE
+from lit_pi.positions.dynamic_ntk import DynamicNTK
 from lit_pi.positions.extrapolate import Extrapolate
 from lit_pi.positions.interpolate import Interpolate
+from lit_pi.positions.llama3 import Llama3
+from lit_pi.positions.longrope import LongRoPE
+from lit_pi.positions.no_positions import NoPositions
+from lit_pi.positions.ntk_aware import NTKAware
+from lit_pi.positions.ntk_by_parts import NTKByParts
+from lit_pi.positions.prope import PRoPE
+from lit_pi.positions.resonance import Resonance
 from lit_pi.positions.rope import Rope
+from lit_pi.positions.yarn import YaRN
 
-__all__ = ["Extrapolate", "Interpolate", "PositionStrategy", "Rope", "StretchingStrategy", "prefix_agrees"]
+__all__ = [
+    "AdjustedBase",
+    "CoPE",
+    "DerivedStrategy",
+    "DynamicNTK",
+    "Extrapolate",
+    "Interpolate",
+    "Llama3",
+    "LongRoPE",
+    "NTKAware",
+    "NTKByParts",
+    "NoPositions",
+    "PRoPE",
+    "PositionStrategy",
+    "Resonance",
+    "Rope",
+    "StretchingStrategy",
+    "YaRN",
+    "prefix_agrees",
+]

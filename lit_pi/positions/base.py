@@ -42,13 +42,35 @@ class PositionStrategy(ABC):
         """Factor on cosine and sine; attention scores are multiplied by its square."""
         return 1.0
 
-    @abstractmethod
     def rope_parameters(self, rope: Rope) -> dict[str, Any]:
-        """The `rope_parameters` of a transformers config that rotates the same way."""
+        """The `rope_parameters` of a transformers config that rotates the same way.
+
+        Factors of transformers' `longrope` type unless a strategy has a type of its own there.
+
+        Raises:
+            UserError: those factors cannot say what this strategy does.
+        """
+        inv_freq = self.inv_freq(rope, rope.original_context).double()
+        if not self.prefix_consistent or not (inv_freq > 0).all():
+            reason = "a frequency of zero" if self.prefix_consistent else "angles that depend on the sequence's length"
+            raise UserError(f"transformers has no rope type for {type(self).__name__}, which has {reason}")
+        factors = (rope.inv_freq().double() / inv_freq).tolist()
+        return {
+            "rope_type": "longrope",
+            "rope_theta": rope.rope_theta,
+            "original_max_position_embeddings": rope.original_context,
+            "short_factor": factors,
+            "long_factor": factors,
+            "attention_factor": self.attention_scaling(rope, rope.original_context),
+        }
 
     def describe(self) -> dict[str, Any]:
         """Class name and parameters, as they go into results and checkpoints."""
-        return {"class": type(self).__name__, **vars(self)}
+        parameters = {
+            name: value.describe() if isinstance(value, PositionStrategy) else value
+            for name, value in vars(self).items()
+        }
+        return {"class": type(self).__name__, **parameters}
 
 
 def prefix_agrees(position: PositionStrategy, rope: Rope, context_lengths: Sequence[int]) -> bool:
@@ -102,3 +124,23 @@ class StretchingStrategy(PositionStrategy):
                 f"{rope.original_context} tokens the model was pre-trained with: ask for at least as many"
             )
         return self.target_context / rope.original_context
+
+
+class DerivedStrategy(PositionStrategy):
+    """A strategy that changes the frequencies of another one.
+
+    Args:
+        on: the strategy whose frequencies are changed.
+    """
+
+    def __init__(self, on: PositionStrategy) -> None:
+        self.on = on
+
+    @property
+    def prefix_consistent(self) -> bool:
+        """As the other strategy."""
+        return self.on.prefix_consistent
+
+    def attention_scaling(self, rope: Rope, context_length: int) -> float:
+        """As the other strategy."""
+        return self.on.attention_scaling(rope, context_length)

@@ -20,7 +20,16 @@ class Rope(NamedTuple):
     rope_theta: float
     original_context: int
 
-    def inv_freq(self) -> Float32[Tensor, " half"]:
-        """Frequencies theta_j = rope_theta^(-2j / head_dim) in radians a token (RoFormer, section 3.2.2)."""
-        exponents = torch.arange(0, self.head_dim, 2, dtype=torch.float32) / self.head_dim
-        return 1.0 / (self.rope_theta**exponents)
+    def inv_freq(self, count: int | None = None) -> Float32[Tensor, " half"]:
+        """Frequencies theta_j = rope_theta^(-2j / head_dim) in radians a token (RoFormer, section 3.2.2).
+
+        Args:
+            count: how many of them, from the highest on; all by default.
+        """
+        return 1.0 / self.tokens_per_radian(count)
+
+    def tokens_per_radian(self, count: int | None = None) -> Float32[Tensor, " half"]:
+        """Their reciprocals, computed first, as transformers does: both agree to the bit."""
+        end = self.head_dim if count is None else 2 * count
+        exponents = torch.arange(0, end, 2, dtype=torch.float32) / self.head_dim
+        return self.rope_theta**exponents

@@ -10,12 +10,12 @@ SIZE = 23
 def stream(world_size: int, batch_size: int, consumed: int, epochs: int, seed: int = 0) -> list[int]:
     """Samples that all ranks consume together, in order, over `epochs` epochs."""
     samples: list[int] = []
+    orders = [
+        EndlessOrder(SIZE, seed, world_size, rank, batch_size, lambda: consumed + len(samples))
+        for rank in range(world_size)
+    ]
     for _ in range(epochs):
-        shares = [
-            list(EndlessOrder(SIZE, seed, world_size, rank, batch_size, lambda: consumed + len(samples)))
-            for rank in range(world_size)
-        ]
-        samples += [sample for step in zip(*shares, strict=True) for sample in step]
+        samples += [sample for step in zip(*[list(order) for order in orders], strict=True) for sample in step]
     return samples
 
 

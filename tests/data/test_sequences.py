@@ -1,5 +1,6 @@
 """Training sequences hold every token once, whatever the lengths of the documents."""
 
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
@@ -36,7 +37,7 @@ def transitions(store: Documents, bos: int | None, eos: int | None) -> list[tupl
     pairs = []
     for index in range(len(store)):
         stream = [*([bos] if bos else []), *store.document(index).tolist(), *([eos] if eos else [])]
-        pairs += list(zip(stream, stream[1:], strict=False))
+        pairs += list(itertools.pairwise(stream))
     return sorted(pairs)
 
 

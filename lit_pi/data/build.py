@@ -1,0 +1,232 @@
+"""From documents to a token store: once, in parallel, and safe to kill."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import time
+from array import array
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from filelock import FileLock
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from lit_pi.data.corpus import Corpus, Document, Dropped, Split
+from lit_pi.data.store import FORMAT, Batch, StoreWriter, TokenStore, sync
+from lit_pi.data.tokenizer import tokenizer_fingerprint
+from lit_pi.errors import UserError
+
+CORES = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 16)
+BATCH_CHARACTERS = 500_000 * CORES
+"""Text of one batch."""
+CHARACTERS_UNDER_WAY = 3 * BATCH_CHARACTERS
+"""Text that is being encoded; about 100 bytes of memory for each character of it."""
+DOCUMENT_CHARACTERS = 100
+"""What a document weighs beside its text."""
+WORKERS = 2
+"""Batches encoded at once: while one is nearly done or becomes an array, the other keeps the cores busy."""
+PROGRESS_DELAY = 2.0
+"""Seconds before a progress bar appears."""
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def cache_directory() -> Path:
+    """Where lit_pi keeps what it builds: `$LIT_PI_CACHE`, or `~/.cache/lit_pi`."""
+    return Path(os.environ.get("LIT_PI_CACHE") or "~/.cache/lit_pi").expanduser()
+
+
+def open_store(
+    corpus: Corpus, split: Split, tokenizer: PreTrainedTokenizerFast, *, progress: bool = True
+) -> TokenStore:
+    """The tokens of a split, built when they are not in the cache yet.
+
+    No special tokens are added, and text that looks like one is encoded as text. Of several processes that ask at
+    once, one builds and the others wait. A build that was killed continues after its last complete batch, and gives
+    the same bytes.
+
+    Args:
+        corpus: the documents.
+        split: which of them.
+        tokenizer: its backend encodes them.
+        progress: show a progress bar on stderr when building takes long.
+
+    Raises:
+        UserError: documents cannot be read, there are none, the cache cannot be written, or the disk is full.
+    """
+    fingerprints = [FORMAT, corpus.fingerprint(split), tokenizer_fingerprint(tokenizer)]
+    description = {
+        "corpus": {"name": corpus.name, "split": split, "fingerprint": fingerprints[1]},
+        "tokenizer": {"name": tokenizer.name_or_path, "fingerprint": fingerprints[2]},
+        "vocabulary_size": len(tokenizer),
+        "dtype": "uint16" if len(tokenizer) <= 2**16 else "uint32",
+    }
+    digest = hashlib.sha256(json.dumps(fingerprints, sort_keys=True).encode()).hexdigest()[:16]
+    target = cache_directory() / "stores" / f"{corpus.name}-{split}-{digest}"
+    if not target.exists():
+        with _locked(target):
+            if not target.exists():
+                _build(corpus, split, tokenizer, description, target, progress)
+    return TokenStore(target)
+
+
+@contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    lock = FileLock(f"{target}.lock")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise UserError(
+            f"cannot write to the cache {target.parent} ({error.strerror}): set LIT_PI_CACHE to a folder of yours"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _build(
+    corpus: Corpus,
+    split: Split,
+    tokenizer: PreTrainedTokenizerFast,
+    description: dict[str, Any],
+    target: Path,
+    progress: bool,
+) -> None:
+    partial = target.with_name(f"{target.name}.partial")
+    writer = StoreWriter(partial, description)
+    encoder = _Encoder(tokenizer, np.dtype(description["dtype"]))
+    try:
+        with writer, _ProgressBar(f"Tokenizing {corpus.name}, {split}", progress) as bar:
+            rest = islice(corpus.documents(split), writer.manifest["documents"]["read"], None)
+            for batch in _encoded(encoder, _batches(rest)):
+                writer.append(batch)
+                bar.show(writer.manifest)
+        if not writer.manifest["documents"]["kept"]:
+            raise UserError(f"there are no documents in split {split!r} of {corpus.name}: add some that hold text")
+        sync(partial)
+        partial.rename(target)
+        sync(target.parent)
+    except UserError:
+        # Whatever mends it also changes the fingerprint, so nobody would continue this build.
+        shutil.rmtree(partial)
+        raise
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise UserError(
+            f"the disk is full at {partial}: free space there, or set LIT_PI_CACHE to a folder elsewhere, and run "
+            f"again; the {writer.manifest['documents']['read']:,} documents done so far are kept there"
+        ) from error
+
+
+def _batches(documents: Iterable[Document | Dropped]) -> Iterator[tuple[int, list[Document | Dropped]]]:
+    """Consecutive documents of up to `BATCH_CHARACTERS`, or one that is longer, and their weight."""
+    batch: list[Document | Dropped] = []
+    total = 0
+    for document in documents:
+        weight = DOCUMENT_CHARACTERS + (len(document.text) if isinstance(document, Document) else 0)
+        if batch and total + weight > BATCH_CHARACTERS:
+            yield total, batch
+            batch, total = [], 0
+        batch.append(document)
+        total += weight
+    if batch:
+        yield total, batch
+
+
+def _encoded(encoder: "_Encoder", batches: Iterable[tuple[int, list[Document | Dropped]]]) -> Iterator[Batch]:
+    """The batches as tokens, in order, with up to `CHARACTERS_UNDER_WAY` of them under way."""
+    pending: deque[tuple[int, Future[Batch]]] = deque()
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for weight, batch in batches:
+            while pending and weight + sum(other for other, _ in pending) > CHARACTERS_UNDER_WAY:
+                yield pending.popleft()[1].result()
+            pending.append((weight, pool.submit(encoder.encode, batch)))
+        while pending:
+            yield pending.popleft()[1].result()
+
+
+class _Encoder:
+    """Turns documents into token ids with a copy of the tokenizer's backend, so that its settings stay its own."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, dtype: np.dtype) -> None:
+        self.backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        self.backend.no_truncation()
+        self.backend.no_padding()
+        self.backend.encode_special_tokens = True
+        self.vocabulary_size = len(tokenizer)
+        self.dtype = dtype
+
+    def encode(self, items: list[Document | Dropped]) -> Batch:
+        """Token ids of the documents among the items.
+
+        Raises:
+            UserError: a token lies outside the vocabulary.
+        """
+        documents = [item for item in items if isinstance(item, Document)]
+        dropped = Counter(item.reason for item in items if isinstance(item, Dropped))
+        encodings = self.backend.encode_batch_fast([text for _, text in documents], add_special_tokens=False)
+        kept, tokens = [], []
+        for document, encoding in zip(documents, encodings, strict=True):
+            ids = np.frombuffer(array("I", encoding.ids), np.uint32)  # three times as fast as np.array
+            if not len(ids):
+                dropped["empty"] += 1
+                continue
+            if (largest := int(ids.max())) >= self.vocabulary_size:
+                raise UserError(
+                    f"document {document.id} has token {largest}, but the tokenizer's vocabulary ends at "
+                    f"{self.vocabulary_size - 1}: name a tokenizer whose ids have no gaps"
+                )
+            kept.append(document)
+            tokens.append(ids.astype(self.dtype))
+        return Batch(
+            ids=[document.id for document in kept],
+            tokens=np.concatenate(tokens) if tokens else np.empty(0, self.dtype),
+            lengths=np.array([len(ids) for ids in tokens], np.int64),
+            document_bytes=np.array([len(document.text.encode()) for document in kept], np.int64),
+            dropped=dropped,
+        )
+
+
+class _ProgressBar:
+    """Counts on stderr, once building has taken `PROGRESS_DELAY` seconds."""
+
+    def __init__(self, title: str, enabled: bool) -> None:
+        self._title = title
+        self._due = time.monotonic() + PROGRESS_DELAY if enabled else float("inf")
+        columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+        self._progress = Progress(*columns, console=Console(stderr=True))
+        self._task = self._progress.add_task(title, total=None)
+        self._shown = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._shown.close()
+
+    def show(self, manifest: dict[str, Any]) -> None:
+        """Update the counts."""
+        counts = (
+            f"{manifest['documents']['read']:,} documents, {manifest['bytes'] / 1e6:,.1f} MB of text, "
+            f"{manifest['tokens']:,} tokens"
+        )
+        self._progress.update(self._task, description=f"{self._title}: {counts}")
+        if time.monotonic() > self._due:
+            self._shown.enter_context(self._progress)
+            self._due = float("inf")

@@ -1,0 +1,70 @@
+"""Where documents come from."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+Split = Literal["train", "validation", "test"]
+
+
+class Document(NamedTuple):
+    """One text.
+
+    Attributes:
+        id: what a person recognises it by: a relative path, or `file:line`.
+        text: all of it.
+    """
+
+    id: str
+    text: str
+
+
+class Dropped(NamedTuple):
+    """A document that is left out; the token store counts it under its reason.
+
+    Attributes:
+        id: what a person recognises it by.
+        reason: why, in a few words that many documents may share.
+    """
+
+    id: str
+    reason: str
+
+
+class Corpus(ABC):
+    """A collection of documents in up to three splits."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Short name, made of letters, digits, `_` and `-`: part of the names of directories and results."""
+
+    @abstractmethod
+    def documents(self, split: Split) -> Iterator[Document | Dropped]:
+        """The documents of a split, one at a time and always in the same order.
+
+        Raises:
+            UserError: the split is missing, or a document cannot be read.
+        """
+
+    @abstractmethod
+    def fingerprint(self, split: Split) -> dict[str, Any]:
+        """What the documents of a split depend on, as plain JSON: it changes when they do.
+
+        Cheap: paths, sizes, times and options, never the documents themselves.
+
+        Raises:
+            UserError: the split is missing.
+        """
+
+
+def describe_files(files: Mapping[str, Path]) -> dict[str, Any]:
+    """Count, bytes and a digest of the ids, sizes and modification times of files, in their order."""
+    digest, size = hashlib.sha256(), 0
+    for name, path in files.items():
+        status = path.stat()
+        size += status.st_size
+        digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+    return {"files": len(files), "bytes": size, "listing": digest.hexdigest()[:16]}

@@ -1,0 +1,236 @@
+"""Documents as tokens in a directory: read by memory map, written a batch at a time."""
+
+import json
+import os
+from collections import Counter
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lit_pi.errors import UserError
+
+FORMAT = 1
+"""Version of the files below."""
+
+MANIFEST = "manifest.json"
+TOKENS = "tokens.bin"
+"""Token ids of all documents, in order."""
+TOKEN_OFFSETS = "token_offsets.bin"
+"""int64: where each document starts in the tokens, and the end of the last."""
+DOCUMENT_BYTES = "document_bytes.bin"
+"""int64: UTF-8 bytes of each document's text."""
+IDS = "ids.bin"
+"""Document ids in UTF-8, one after another."""
+ID_OFFSETS = "id_offsets.bin"
+"""int64: where each id starts, in bytes, and the end of the last."""
+
+INT64 = np.dtype("<i8")
+
+
+class TokenStore:
+    """The tokens of a corpus' split, in memory only where they are read.
+
+    It holds no special tokens, no document without tokens, and every token of the others.
+
+    Args:
+        directory: what `open_store` has built.
+
+    Attributes:
+        manifest: format, corpus, tokenizer, vocabulary size, dtype, and the counts of documents, tokens and bytes.
+        tokens: ids of all documents, one after another.
+        offsets: where each document starts in `tokens`, and the end of the last (tokens).
+        document_bytes: UTF-8 bytes of each document's text.
+
+    Raises:
+        UserError: there is no store, it has another format, or its files do not belong together.
+    """
+
+    def __init__(self, directory: Path | str) -> None:
+        self.directory = Path(directory)
+        try:
+            self.manifest: dict[str, Any] = json.loads((self.directory / MANIFEST).read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(f"{directory} is no token store ({error}): delete it, and it is built again") from error
+        if self.manifest.get("format") != FORMAT:
+            raise UserError(f"{directory} has another format than {FORMAT}: delete it, and it is built again")
+        for name, size in file_sizes(self.manifest).items():
+            if not (file := self.directory / name).is_file() or file.stat().st_size != size:
+                raise UserError(f"{file} is damaged, it should have {size} bytes: delete the store to build it again")
+        self.tokens = self._map(TOKENS, np.dtype(self.manifest["dtype"]))
+        self.offsets = self._map(TOKEN_OFFSETS, INT64)
+        self.document_bytes = self._map(DOCUMENT_BYTES, INT64)
+
+    def __len__(self) -> int:
+        return len(self.document_bytes)
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Path]]:
+        return type(self), (self.directory,)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all documents."""
+        return len(self.tokens)
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each document."""
+        return np.diff(self.offsets)
+
+    def document(self, index: int) -> NDArray[np.unsignedinteger]:
+        """Token ids of a document, a view of the store.
+
+        Raises:
+            IndexError: there is no such document.
+        """
+        return self.tokens[slice(*self._extent(self.offsets, index))]
+
+    def document_id(self, index: int) -> str:
+        """What a person recognises a document by: a relative path, or `file:line`.
+
+        Raises:
+            IndexError: there is no such document.
+        """
+        start, stop = self._extent(self._id_offsets, index)
+        return self._ids[start:stop].tobytes().decode(errors="surrogateescape")
+
+    @cached_property
+    def _ids(self) -> NDArray[np.uint8]:
+        return self._map(IDS, np.dtype(np.uint8))
+
+    @cached_property
+    def _id_offsets(self) -> NDArray[np.int64]:
+        return self._map(ID_OFFSETS, INT64)
+
+    def _extent(self, offsets: NDArray[np.int64], index: int) -> tuple[int, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"document {index} of a store of {len(self)}")
+        return int(offsets[index]), int(offsets[index + 1])
+
+    def _map(self, name: str, dtype: np.dtype) -> NDArray:
+        # A plain view: slices of the memmap class cost three times as much.
+        return np.memmap(self.directory / name, dtype, mode="r").view(np.ndarray)
+
+
+class Batch(NamedTuple):
+    """Consecutive documents of a corpus, ready to be written.
+
+    Attributes:
+        ids: what a person recognises each document by.
+        tokens: token ids of all documents, one after another.
+        lengths: tokens of each document.
+        document_bytes: UTF-8 bytes of each document.
+        dropped: documents left out among them, by reason.
+    """
+
+    ids: list[str]
+    tokens: NDArray[np.unsignedinteger]
+    lengths: NDArray[np.int64]
+    document_bytes: NDArray[np.int64]
+    dropped: Counter[str]
+
+
+class StoreWriter:
+    """Appends batches to the files of a store so that a writer killed at any instant can be followed by another.
+
+    The manifest is the journal: it is replaced after each batch, once the batch is on the disk, and what the files
+    hold beyond it is cut off when the next writer starts. A context manager.
+
+    Args:
+        directory: where the files are, or will be.
+        description: the manifest's constant part; `dtype` is that of the tokens.
+
+    Attributes:
+        manifest: `description` and the counts up to the last complete batch.
+
+    Raises:
+        OSError: the files cannot be written.
+    """
+
+    def __init__(self, directory: Path, description: dict[str, Any]) -> None:
+        self.directory = directory
+        counts = {"read": 0, "kept": 0, "dropped": {}}
+        self.manifest = {"format": FORMAT, **description, "documents": counts, "tokens": 0, "bytes": 0, "id_bytes": 0}
+        if (journal := directory / MANIFEST).exists():
+            self.manifest = json.loads(journal.read_text())
+        self._files: dict[str, BinaryIO] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for name, size in file_sizes(self.manifest).items():
+            file = self._stack.enter_context((self.directory / name).open("ab"))
+            file.truncate(size)  # of a new file of offsets, this writes the first: zero
+            self._files[name] = file
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def append(self, batch: Batch) -> None:
+        """Write a batch and sync it to the disk; when this returns, it is part of the store.
+
+        Raises:
+            OSError: for instance when the disk is full; the batches before are safe.
+        """
+        ids = [name.encode(errors="surrogateescape") for name in batch.ids]
+        id_lengths = np.fromiter(map(len, ids), INT64, len(ids))
+        self._write(TOKENS, batch.tokens)
+        self._write(TOKEN_OFFSETS, self.manifest["tokens"] + np.cumsum(batch.lengths, dtype=INT64))
+        self._write(DOCUMENT_BYTES, batch.document_bytes.astype(INT64))
+        self._write(IDS, np.frombuffer(b"".join(ids), np.uint8))
+        self._write(ID_OFFSETS, self.manifest["id_bytes"] + np.cumsum(id_lengths, dtype=INT64))
+        for file in self._files.values():
+            os.fsync(file.fileno())
+        documents = self.manifest["documents"]
+        dropped = Counter(documents["dropped"]) + batch.dropped
+        self.manifest |= {
+            "documents": {
+                "read": documents["read"] + len(ids) + batch.dropped.total(),
+                "kept": documents["kept"] + len(ids),
+                "dropped": dict(sorted(dropped.items())),
+            },
+            "tokens": self.manifest["tokens"] + len(batch.tokens),
+            "bytes": self.manifest["bytes"] + int(batch.document_bytes.sum()),
+            "id_bytes": self.manifest["id_bytes"] + int(id_lengths.sum()),
+        }
+        self._replace_manifest()
+
+    def _write(self, name: str, array: NDArray) -> None:
+        self._files[name].write(array.data)
+        self._files[name].flush()
+
+    def _replace_manifest(self) -> None:
+        beside = self.directory / f"{MANIFEST}.new"
+        with beside.open("w") as file:
+            json.dump(self.manifest, file, indent=2)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(self.directory / MANIFEST)
+
+
+def file_sizes(manifest: dict[str, Any]) -> dict[str, int]:
+    """Bytes that each file of a store has, by the counts of its manifest."""
+    documents = manifest["documents"]["kept"]
+    return {
+        TOKENS: manifest["tokens"] * np.dtype(manifest["dtype"]).itemsize,
+        TOKEN_OFFSETS: (documents + 1) * INT64.itemsize,
+        DOCUMENT_BYTES: documents * INT64.itemsize,
+        IDS: manifest["id_bytes"],
+        ID_OFFSETS: (documents + 1) * INT64.itemsize,
+    }
+
+
+def sync(directory: Path) -> None:
+    """Make what was created, renamed or removed in a directory survive a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

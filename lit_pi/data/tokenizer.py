@@ -1,0 +1,73 @@
+"""Tokenizers by name, and the one that is always there."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from lit_pi.errors import UserError
+
+BYTES = "bytes"
+"""Name of the embedded tokenizer."""
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
+    """Load a tokenizer; code from the hub is never run.
+
+    Args:
+        name: `bytes` for the embedded tokenizer, whose ids 0 to 255 are the bytes of the UTF-8 text, with `<s>` = 256
+            and `</s>` = 257; or a directory in Hugging Face format, or its `tokenizer.json`; or an id on the hub.
+
+    Raises:
+        UserError: there is no such tokenizer, or it is not one of the `tokenizers` library.
+    """
+    if name == BYTES:
+        return _byte_tokenizer()
+    path = Path(name).expanduser()
+    if path.is_file() and path.name == "tokenizer.json":
+        path = path.parent
+    if path.exists():
+        return _load(str(path), "name a directory with a tokenizer.json")
+    if name.startswith((".", "~", "/")) or path.suffix == ".json":
+        raise UserError(f"there is no tokenizer at {name}: name a directory with a tokenizer.json, or `{BYTES}`")
+    return _load(name, f"bring its files as a local directory with a tokenizer.json, or name `{BYTES}`")
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
+    """Digest of everything that decides which tokens a text becomes: 16 hexadecimal digits."""
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    # Calls of the tokenizer leave their truncation and padding behind.
+    relevant = {key: value for key, value in backend.items() if key not in ("truncation", "padding")}
+    return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _byte_tokenizer() -> PreTrainedTokenizerFast:
+    # ByteLevel writes a byte that does not print as itself as the next free character from 256 on.
+    printed = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    symbols = {byte: chr(byte) for byte in printed}
+    symbols |= {byte: chr(256 + index) for index, byte in enumerate(sorted(set(range(256)) - set(printed)))}
+    backend = Tokenizer(models.BPE(vocab={symbol: byte for byte, symbol in symbols.items()}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in ("<s>", "</s>")])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        name_or_path=BYTES,
+        bos_token="<s>",
+        eos_token="</s>",
+        clean_up_tokenization_spaces=False,
+        split_special_tokens=True,
+    )
+
+
+def _load(name: str, remedy: str) -> PreTrainedTokenizerFast:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        reason = str(error).split("\n")[0].rstrip(".:")
+        raise UserError(f"cannot load the tokenizer {name} ({reason}): {remedy}") from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise UserError(f"the tokenizer {name} is not one of the `tokenizers` library: name one with a tokenizer.json")
+    return tokenizer

@@ -1,0 +1,16 @@
+"""No positions at all: order is left to the causal mask."""
+
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from lit_pi.positions.base import PositionStrategy
+from lit_pi.positions.rope import Rope
+
+
+class NoPositions(PositionStrategy):
+    """All angles zero, to be followed by a short recalibration, "DroPE" (Gelberg et al. 2025, arXiv 2512.12167)."""
+
+    def inv_freq(self, rope: Rope, context_length: int) -> Float32[Tensor, " half"]:
+        """Zeros."""
+        return torch.zeros(rope.head_dim // 2, dtype=torch.float32)

@@ -1,0 +1,88 @@
+"""NTK-by-parts: each frequency is kept, interpolated, or blended, by how often it turns in the original context."""
+
+import math
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from lit_pi.errors import UserError
+from lit_pi.positions.base import StretchingStrategy
+from lit_pi.positions.rope import Rope
+
+Ramp = Literal["rotations", "dimensions"]
+
+
+class NTKByParts(StretchingStrategy):
+    """theta' = (1 - g) theta / s + g theta (Peng et al. 2023, arXiv 2309.00071, section 3.2, equations 17 to 20).
+
+    g is 1 for frequencies that turn more than `beta_fast` times in the original context, 0 for those that turn less
+    than `beta_slow` times.
+
+    Args:
+        scale: target context over original context (s = L' / L), at least 1.
+        target_context: tokens of context to reach (L'), from which the scale follows; instead of `scale`.
+        beta_fast: rotations in the original context from which a frequency is kept (the paper's beta).
+        beta_slow: rotations in the original context up to which a frequency is interpolated (the paper's alpha).
+        ramp: g rises linearly between them in `rotations`, as the paper's equation 18 says, or in `dimensions`, as
+            its authors' code and transformers do.
+
+    Raises:
+        UserError: not 0 < beta_slow < beta_fast.
+    """
+
+    def __init__(
+        self,
+        scale: float | None = None,
+        target_context: int | None = None,
+        beta_fast: float = 32.0,
+        beta_slow: float = 1.0,
+        ramp: Ramp = "rotations",
+    ) -> None:
+        super().__init__(scale, target_context)
+        if not 0 < beta_slow < beta_fast:
+            raise UserError(
+                f"{type(self).__name__} got beta_slow {beta_slow:g} and beta_fast {beta_fast:g}: "
+                "they are rotations in the original context, 0 < beta_slow < beta_fast"
+            )
+        self.beta_fast = beta_fast
+        self.beta_slow = beta_slow
+        self.ramp = ramp
+
+    def inv_freq(self, rope: Rope, context_length: int) -> Float32[Tensor, " half"]:
+        """Frequencies blended between interpolated and kept."""
+        interpolated = 1.0 / (self.scale_of(rope) * rope.tokens_per_radian())
+        kept = self._kept(rope)
+        return interpolated * (1 - kept) + rope.inv_freq() * kept
+
+    def rope_parameters(self, rope: Rope) -> dict[str, Any]:
+        """Transformers' `yarn` type without its temperature; `longrope` factors for the ramp it does not know."""
+        if self.ramp == "rotations":
+            return super().rope_parameters(rope)
+        return {
+            "rope_type": "yarn",
+            "rope_theta": rope.rope_theta,
+            "factor": self.scale_of(rope),
+            "original_max_position_embeddings": rope.original_context,
+            "beta_fast": self.beta_fast,
+            "beta_slow": self.beta_slow,
+            "attention_factor": self.attention_scaling(rope, rope.original_context),
+        }
+
+    def _kept(self, rope: Rope) -> Float32[Tensor, " half"]:
+        """How much of each frequency is kept (the paper's gamma), from 0 to 1."""
+        if self.ramp == "rotations":
+            rotations = rope.original_context * rope.inv_freq() / (2 * math.pi)
+            return ((rotations - self.beta_slow) / (self.beta_fast - self.beta_slow)).clamp(0, 1)
+        low = max(math.floor(self._dimension(rope, self.beta_fast)), 0)
+        high = min(math.ceil(self._dimension(rope, self.beta_slow)), rope.head_dim - 1)
+        width = high - low or 0.001  # as transformers does where both ends meet
+        dimensions = torch.arange(rope.head_dim // 2, dtype=torch.float32)
+        return 1 - ((dimensions - low) / width).clamp(0, 1)
+
+    @staticmethod
+    def _dimension(rope: Rope, rotations: float) -> float:
+        """Index (not rounded) of the frequency that turns so many times in the original context."""
+        periods = rope.original_context / (rotations * 2 * math.pi)
+        return rope.head_dim * math.log(periods) / (2 * math.log(rope.rope_theta))

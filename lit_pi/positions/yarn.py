@@ -1,0 +1,41 @@
+"""YaRN: NTK-by-parts and a temperature on the attention scores."""
+
+import math
+
+from lit_pi.errors import UserError
+from lit_pi.positions.ntk_by_parts import NTKByParts, Ramp
+from lit_pi.positions.rope import Rope
+
+
+class YaRN(NTKByParts):
+    """NTK-by-parts with scores divided by a temperature t, sqrt(1 / t) = 0.1 ln s + 1 (arXiv 2309.00071, eq. 22).
+
+    Args:
+        scale: target context over original context (s = L' / L), at least 1.
+        target_context: tokens of context to reach (L'), from which the scale follows; instead of `scale`.
+        beta_fast: rotations in the original context from which a frequency is kept.
+        beta_slow: rotations in the original context up to which a frequency is interpolated.
+        ramp: `dimensions`, as its authors' code and transformers do, or `rotations`, as the paper's equation 18 says.
+        attention_factor: sqrt(1 / t), on cosine and sine; from the scale by default.
+
+    Raises:
+        UserError: not 0 < beta_slow < beta_fast, or an attention factor that is not positive.
+    """
+
+    def __init__(
+        self,
+        scale: float | None = None,
+        target_context: int | None = None,
+        beta_fast: float = 32.0,
+        beta_slow: float = 1.0,
+        ramp: Ramp = "dimensions",
+        attention_factor: float | None = None,
+    ) -> None:
+        super().__init__(scale, target_context, beta_fast, beta_slow, ramp)
+        if attention_factor is not None and attention_factor <= 0:
+            raise UserError(f"YaRN got attention_factor {attention_factor:g}: it must be positive")
+        self.attention_factor = attention_factor
+
+    def attention_scaling(self, rope: Rope, context_length: int) -> float:
+        """sqrt(1 / t)."""
+        return self.attention_factor or 0.1 * math.log(self.scale_of(rope)) + 1.0
