@@ -26,12 +26,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)  ## Extend a small model's context on this machine (under 5 minutes).
 	rm -rf $(DEMO)
 	$(LIT_PI) fit --config configs/experiment/demo_pretrain.yaml --trainer.default_root_dir $(DEMO)/pretrain
-	$(LIT_PI) test --config configs/experiment/demo_evaluate.yaml --model.llm.path $(DEMO)/pretrain/checkpoints/last.ckpt \
+	$(LIT_PI) test --config configs/experiment/demo_evaluate.yaml --model.llm.path $(DEMO)/pretrain \
 		--model.position configs/position/extrapolate.yaml --trainer.default_root_dir $(DEMO)/extrapolate
-	$(LIT_PI) test --config configs/experiment/demo_evaluate.yaml --model.llm.path $(DEMO)/pretrain/checkpoints/last.ckpt \
+	$(LIT_PI) test --config configs/experiment/demo_evaluate.yaml --model.llm.path $(DEMO)/pretrain \
 		--model.position configs/position/interpolate.yaml --trainer.default_root_dir $(DEMO)/interpolate
 	$(LIT_PI) fit --config configs/experiment/demo_extend.yaml --trainer.default_root_dir $(DEMO)/interpolate-tuned
-	$(LIT_PI) test --config configs/experiment/demo_evaluate.yaml --model.llm.path $(DEMO)/interpolate-tuned/checkpoints/last.ckpt \
+	$(LIT_PI) test --config configs/experiment/demo_evaluate.yaml --model.llm.path $(DEMO)/interpolate-tuned \
 		--model.position configs/position/interpolate.yaml --trainer.default_root_dir $(DEMO)/interpolate-tuned
 	$(LIT_PI) report $(DEMO)/extrapolate $(DEMO)/interpolate $(DEMO)/interpolate-tuned --output $(DEMO)/report
 	$(BIN)/python benchmarks/demo_claims.py $(DEMO)

@@ -24,6 +24,7 @@ import lit_pi.positions  # noqa: F401
 from lit_pi.callbacks import Checkpoint, PerplexityCurve
 from lit_pi.data import LongContextData
 from lit_pi.errors import UserError
+from lit_pi.evaluation.report import report
 from lit_pi.models.checkpoint import checkpoints_of, newest_checkpoint
 from lit_pi.module import ADAMW, WARMUP, LitLlama
 from lit_pi.parallel.checkpoint_io import AtomicCheckpointIO
@@ -71,7 +72,7 @@ class RunConfig(SaveConfigCallback):
 
 
 class LitPiCLI(LightningCLI):
-    """`lit-pi fit | validate | test`, driven by YAML."""
+    """`lit-pi fit | validate | test`, driven by YAML, and `report`, which needs no Trainer."""
 
     def __init__(self, args: ArgsType = None) -> None:
         super().__init__(
@@ -102,6 +103,17 @@ class LitPiCLI(LightningCLI):
         """Parse the command line, with presets named by their path under `configs/`."""
         words = args if isinstance(args, list) else sys.argv[1:]
         self.config = parser.parse_args([preset(word) for word in words])
+        if self.config.subcommand == "report":
+            report(self.config.report.directories, self.config.report.output)
+            parser.exit()
+
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
+        """Add Lightning's subcommands, and those of lit_pi's own."""
+        super()._add_subcommands(parser, **kwargs)
+        subparser = Parser(description="One table and one picture of several runs.")
+        subparser.add_argument("directories", nargs="+", type=Path, help="run directories that were tested")
+        subparser.add_argument("--output", type=Path, default=Path("runs/report"), help="directory to write to")
+        parser._subcommands_action.add_subcommand("report", subparser, help=subparser.description)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add checkpointing, and the paper's optimizer as defaults that YAML can override."""

@@ -2,7 +2,8 @@
 
 import os
 
-os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="true")
+# One thread: small tensors gain nothing from more, and processes of one test do not fight for cores.
+os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="true", OMP_NUM_THREADS="1")
 
 import random
 from pathlib import Path

@@ -14,6 +14,7 @@ LLAMA_SIZES: dict[Size, dict[str, Any]] = {
         "intermediate_size": 512,
         "num_hidden_layers": 4,
         "num_attention_heads": 4,
+        "initializer_range": 0.06,  # near 1 / sqrt(hidden_size); 0.02 is for large models and starts this one slowly
     },
     "7b": {
         **_LLAMA,

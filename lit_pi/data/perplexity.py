@@ -1,0 +1,178 @@
+"""Perplexity of documents against context length."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from lit_pi.data.batches import IGNORE, ScoringBatch
+from lit_pi.data.build import open_store
+from lit_pi.data.corpus import Corpus, Split
+from lit_pi.data.evaluation import Evaluation, ScoringBatches
+from lit_pi.data.store import TokenStore
+from lit_pi.errors import UserError
+from lit_pi.evaluation.windows import Bos, Shape, Window, WindowPlan, plan_batches
+
+
+class Perplexity(Evaluation):
+    """Sliding-window perplexity, every token scored once per context length (see `lit_pi.evaluation.windows`).
+
+    Args:
+        corpus: where the documents come from.
+        split: which of them.
+        context_lengths: positions of a window (tokens); all are measured in one run.
+        stride: tokens from one window to the next (256 in Chen et al. 2023, section 3.2).
+        bos: whether `<bos>` stands before every window, each document's first one, or none.
+        batch_size: windows of one forward.
+        max_documents: how many documents to measure, a random choice; None for all.
+        max_tokens: tokens of a document that are measured, from its start; None for all.
+        min_tokens: documents with fewer tokens are left out before the choice.
+        seed: of the choice.
+        every_n_steps: during `fit`, measure at validations whose step is a multiple of this; None for all.
+
+    Raises:
+        UserError: the stride leaves tokens unscored.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        split: Split = "test",
+        context_lengths: Sequence[int] = (2048,),
+        stride: int = 256,
+        bos: Bos = "every",
+        batch_size: int = 1,
+        max_documents: int | None = None,
+        max_tokens: int | None = None,
+        min_tokens: int = 1,
+        seed: int = 0,
+        every_n_steps: int | None = None,
+    ) -> None:
+        super().__init__(every_n_steps)
+        self.corpus = corpus
+        self.split: Split = split
+        self.plan = WindowPlan(context_lengths, stride, bos)
+        self.batch_size = batch_size
+        self.max_documents = max_documents
+        self.max_tokens = max_tokens
+        self.min_tokens = min_tokens
+        self.seed = seed
+        self.store: TokenStore | None = None
+        self.documents = np.empty(0, np.int64)
+
+    def prepare(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        """Open the token store and choose the documents.
+
+        Raises:
+            UserError: no document is long enough, or `<bos>` is wanted and the tokenizer has none.
+        """
+        if self.store is not None:
+            return
+        if self.plan.bos != "none" and tokenizer.bos_token_id is None:
+            raise UserError(f"the tokenizer {tokenizer.name_or_path} has no <bos>: set `bos: none` in the evaluation")
+        self.store = open_store(self.corpus, self.split, tokenizer)
+        lengths, longest_window = self._measured(self.store), self.plan.context_lengths[-1]
+        needed = longest_window - (self.plan.bos != "none")
+        if lengths.max() < needed:
+            limit = "" if self.max_tokens is None else f" (max_tokens is {self.max_tokens})"
+            raise UserError(
+                f"no document of {self.corpus.name}, {self.split}, fills a window of {longest_window} tokens: the "
+                f"longest has {lengths.max()}{limit}; lower context_lengths or bring longer documents"
+            )
+        documents = np.flatnonzero(self.store.lengths >= self.min_tokens)
+        if not len(documents):
+            raise UserError(
+                f"no document of {self.corpus.name}, {self.split}, has the {self.min_tokens} tokens of min_tokens: "
+                f"the longest has {self.store.lengths.max()}"
+            )
+        if self.max_documents is not None:
+            documents = np.random.default_rng(self.seed).permutation(documents)[: self.max_documents]
+        self.documents = np.sort(documents)
+
+    def _measured(self, store: TokenStore) -> np.ndarray:
+        return store.lengths if self.max_tokens is None else np.minimum(store.lengths, self.max_tokens)
+
+    def batches(self, name: str, tokenizer: PreTrainedTokenizerFast, world_size: int) -> "WindowBatches":
+        """All windows of the documents."""
+        assert self.store is not None
+        lengths = self._measured(self.store)[self.documents]
+        planned = plan_batches(self.plan.group(lengths.tolist()), self.batch_size, world_size)
+        return WindowBatches(name, self.store, self.documents, lengths, tokenizer.bos_token_id, planned)
+
+    def describe(self) -> dict[str, Any]:
+        """Corpus, tokenizer, documents and windows."""
+        assert self.store is not None
+        return {
+            "corpus": self.store.manifest["corpus"],
+            "tokenizer": self.store.manifest["tokenizer"],
+            "context_lengths": list(self.plan.context_lengths),
+            "stride": self.plan.stride,
+            "bos": self.plan.bos,
+            "documents": len(self.documents),
+            "document_ids": [self.store.document_id(index) for index in self.documents.tolist()],
+            "documents_left_out": len(self.store) - len(self.documents),
+            "max_documents": self.max_documents,
+            "max_tokens": self.max_tokens,
+            "min_tokens": self.min_tokens,
+            "seed": self.seed,
+        }
+
+
+class WindowBatches(ScoringBatches):
+    """The windows of a plan as tensors.
+
+    Args:
+        name: of the evaluation.
+        store: holds the documents.
+        documents: indices in the store.
+        lengths: tokens of each document that are measured.
+        bos_token_id: of the tokenizer, used where a window has `<bos>`.
+        planned: shape and windows of every batch.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        store: TokenStore,
+        documents: np.ndarray,
+        lengths: np.ndarray,
+        bos_token_id: int | None,
+        planned: list[tuple[Shape, tuple[Window, ...]]],
+    ) -> None:
+        self.name = name
+        self.store = store
+        self.documents = documents
+        self.lengths = lengths
+        self.bos_token_id = bos_token_id
+        self.planned = planned
+
+    def __len__(self) -> int:
+        return len(self.planned)
+
+    def __getitem__(self, index: int) -> ScoringBatch:
+        """Windows, right-padded with token 0; a row that only fills up scores nothing."""
+        shape, windows = self.planned[index]
+        scored = torch.from_numpy(shape.scored())
+        rows = torch.full((len(windows), shape.length), IGNORE)
+        for row, window in zip(rows, windows, strict=True):
+            tokens = self._tokens(shape, window)
+            row[: len(tokens)] = torch.from_numpy(tokens)
+        return ScoringBatch(
+            evaluation=self.name,
+            input_ids=rows.clamp(min=0),
+            lengths=(rows != IGNORE).sum(dim=1).clamp(min=1),
+            scored=scored,
+            targets=rows[:, scored + 1],
+            spans=shape.spans(),
+            documents=torch.tensor([window.document for window in windows]),
+            begins=torch.tensor([window.begin for window in windows]),
+        )
+
+    def _tokens(self, shape: Shape, window: Window) -> np.ndarray:
+        if window.document < 0:
+            return np.empty(0, np.int64)
+        end = min(window.begin + shape.length - shape.bos, int(self.lengths[window.document]))
+        tokens = self.store.document(int(self.documents[window.document]))[window.begin : end].astype(np.int64)
+        return np.concatenate(([self.bos_token_id], tokens)) if shape.bos else tokens

@@ -1,0 +1,145 @@
+"""Sliding evaluation windows: which tokens each window scores, for all context lengths at once.
+
+A window of context length L that begins at token b holds the positions of `<bos>`, where it has one, and of the
+document's next tokens, L in all. Windows begin at b = 0, S, 2S, ... (stride S) and score the tokens that the window
+before them did not hold, up to the document's end: every token once per context length (Press et al. 2022,
+arXiv 2108.12409, appendix B).
+
+A shorter window is a prefix of a longer one, so at each b only the longest that is still needed is planned.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from math import ceil
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lit_pi.data.batches import Span
+from lit_pi.errors import UserError
+
+Bos = Literal["every", "first", "none"]
+
+
+class Window(NamedTuple):
+    """A window of a document.
+
+    Attributes:
+        document: index of the document, or -1 for a window that only fills up a batch.
+        begin: index of the window's first token in the document.
+    """
+
+    document: int
+    begin: int
+
+
+FILLER = Window(-1, 0)
+
+
+class Shape(NamedTuple):
+    """What the windows of one batch share.
+
+    Attributes:
+        length: positions, the shortest context length that serves all that are still needed.
+        bos: whether position 0 is `<bos>`.
+        positions: for each context length, the positions whose next token is scored.
+    """
+
+    length: int
+    bos: bool
+    positions: tuple[tuple[int, range], ...]
+
+    def scored(self) -> NDArray[np.int64]:
+        """Positions whose next token is scored for some context length, ascending."""
+        return np.unique(np.concatenate([np.array(positions, np.int64) for _, positions in self.positions]))
+
+    def spans(self) -> tuple[Span, ...]:
+        """Which of `scored` belong to each context length."""
+        scored = self.scored()
+        return tuple(
+            Span(context_length, *np.searchsorted(scored, (positions.start, positions.stop)).tolist())
+            for context_length, positions in self.positions
+        )
+
+
+class WindowPlan:
+    """The windows of documents.
+
+    Args:
+        context_lengths: positions of a window (tokens), ascending.
+        stride: tokens from one window's begin to the next.
+        bos: whether `<bos>` stands before every window, the document's first one, or none, where the document's
+            first token is not scored.
+
+    Raises:
+        UserError: the stride is so large that tokens between windows would not be scored.
+    """
+
+    def __init__(self, context_lengths: Sequence[int], stride: int, bos: Bos) -> None:
+        self.context_lengths = tuple(sorted(set(context_lengths)))
+        self.stride = stride
+        self.bos: Bos = bos
+        if not self.context_lengths or self.context_lengths[0] < 2:
+            raise UserError(f"context_lengths are {list(context_lengths)}: give at least one, each 2 tokens or more")
+        largest = self.context_lengths[0] - (2 if bos == "first" else 1)
+        if not 1 <= stride <= largest:
+            raise UserError(
+                f"stride is {stride}: with context length {self.context_lengths[0]} and bos: {bos}, "
+                f"it must be from 1 to {largest} tokens, so that no token is left unscored"
+            )
+
+    def windows(self, document: int, tokens: int) -> Iterable[tuple[Shape, Window]]:
+        """The windows of a document of so many tokens, in order."""
+        counts = [self._count(length, tokens) for length in self.context_lengths]
+        for number in range(counts[0]):
+            needed = [length for length, count in zip(self.context_lengths, counts, strict=True) if number < count]
+            length = next((length for length in needed if self._end(length, number) >= tokens), needed[-1])
+            yield self._shape(length, number), Window(document, number * self.stride)
+
+    def group(self, tokens: Iterable[int]) -> dict[Shape, list[Window]]:
+        """The windows of documents of so many tokens each, by shape, longest first."""
+        groups: dict[Shape, list[Window]] = defaultdict(list)
+        for document, length in enumerate(tokens):
+            for shape, window in self.windows(document, length):
+                groups[shape].append(window)
+        return dict(sorted(groups.items(), key=lambda group: -group[0].length))
+
+    def _has_bos(self, number: int) -> bool:
+        return self.bos == "every" or (self.bos == "first" and number == 0)
+
+    def _end(self, length: int, number: int) -> int:
+        """The token after the last one that a window holds."""
+        return number * self.stride + length - self._has_bos(number)
+
+    def _count(self, length: int, tokens: int) -> int:
+        if self._end(length, 0) >= tokens:
+            return 1
+        return 1 + max(1, ceil((tokens - self._end(length, 1)) / self.stride) + 1)
+
+    def _shape(self, length: int, number: int) -> Shape:
+        bos, begin = self._has_bos(number), number * self.stride
+        positions = []
+        for context_length in self.context_lengths:
+            first_token = self._end(context_length, number - 1) if number else int(not bos)
+            start = first_token - begin - 1 + bos  # the position before a token predicts it
+            if scored := range(start, min(context_length, length) - 1):
+                positions.append((context_length, scored))
+        return Shape(length, bos, tuple(positions))
+
+
+def plan_batches(
+    groups: dict[Shape, list[Window]], batch_size: int, world_size: int
+) -> list[tuple[Shape, tuple[Window, ...]]]:
+    """Batches of one shape each, filled up so that every `world_size` consecutive ones are equally large.
+
+    Rank r takes every `world_size`-th batch from the r-th on, so all ranks run forwards of the same shapes.
+    """
+    planned = []
+    for shape, windows in groups.items():
+        for start in range(0, len(windows), batch_size * world_size):
+            round_ = windows[start : start + batch_size * world_size]
+            rows = ceil(len(round_) / world_size)
+            round_ = round_ + [FILLER] * (rows * world_size - len(round_))
+            planned += [(shape, tuple(round_[rank::world_size])) for rank in range(world_size)]
+    return planned
