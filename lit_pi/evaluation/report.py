@@ -59,7 +59,7 @@ def _latest(directory: Path) -> dict[str, dict[str, Any]]:
 
 
 def _label(position: dict[str, Any]) -> str:
-    parameters = ", ".join(f"{key} {value}" for key, value in position.items() if key != "class" and value is not None)
+    parameters = ", ".join(f"{key} {_number(value)}" for key, value in position.items() if key != "class" and value is not None)
     return f"{position['class']} ({parameters})" if parameters else position["class"]
 
 
