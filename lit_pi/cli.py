@@ -15,6 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 # Short class names in YAML work for classes that are imported.
 import lit_pi.callbacks
@@ -42,7 +43,14 @@ class Parser(LightningArgumentParser):
         """Raise the message as a mistake of the user; parsers inside another one leave that to it."""
         if not self.exit_on_error:
             super().error(message, ex)
-        raise UserError(one_sentence(message)) from ex
+        raise UserError(mistake_behind(ex) or one_sentence(message)) from ex
+
+
+def mistake_behind(error: BaseException | None) -> str | None:
+    """The sentence of the user's mistake that led to an error, whatever was raised around it."""
+    while error is not None and not isinstance(error, (UserError, MisconfigurationException)):
+        error = error.__cause__ or error.__context__
+    return None if error is None else " ".join(str(error).split())
 
 
 def one_sentence(message: str) -> str:
@@ -113,6 +121,7 @@ class LitPiCLI(LightningCLI):
         subparser = Parser(description="One table and one picture of several runs.")
         subparser.add_argument("directories", nargs="+", type=Path, help="run directories that were tested")
         subparser.add_argument("--output", type=Path, default=Path("runs/report"), help="directory to write to")
+        assert parser._subcommands_action is not None
         parser._subcommands_action.add_subcommand("report", subparser, help=subparser.description)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -193,8 +202,10 @@ def run() -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)  # lightning with torch 2.13
     try:
         cli = LitPiCLI()
-    except UserError as error:
-        print(f"lit-pi: error: {error}", file=sys.stderr)
+    except Exception as error:
+        if (mistake := mistake_behind(error)) is None:
+            raise
+        print(f"lit-pi: error: {mistake}", file=sys.stderr)
         sys.exit(2)
     if cli.trainer.is_global_zero:
         print(f"Run directory: {cli.trainer.default_root_dir}")

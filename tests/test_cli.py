@@ -172,6 +172,7 @@ def test_mistakes_are_one_sentence_and_status_2(refused: Callable[..., str], tmp
         (*fit, "--model.position.scale=3"): "model.position does not take `scale`",
         (*fit, "--model.position=Interpolate", "--model.position.scale=0.5"): "scale 0.5",
         (*fit, "--model.position=Interpolate", "--model.position.scale=x"): "scale is x, and must be of type float",
+        (*fit, "--trainer.accelerator=cpu", "--trainer.devices=0"): "devices",
         (*fit, "--model.postion=Extrapolate"): "--model.postion",
         (*fit, "--data.context_length=abc"): "data.context_length is abc, and must be of type int",
         (*fit, "--data.context_length=100"): "multiple of 8",
@@ -181,6 +182,40 @@ def test_mistakes_are_one_sentence_and_status_2(refused: Callable[..., str], tmp
         (*fit, "--ckpt_path=nowhere.ckpt"): "there is no checkpoint nowhere.ckpt",
         (*fit, f"--trainer.default_root_dir={tmp_path}", "--ckpt_path=last"): f"no complete checkpoint in {tmp_path}",
         ("fly",): "fly",
+    }
+    for words, said in cases.items():
+        assert said in refused(*words), words
+
+
+def test_mistakes_in_data_are_one_sentence_and_status_2(
+    refused: Callable[..., str], tmp_path: Path, tiny: list[str]
+) -> None:
+    files = {
+        "empty.txt": b"", "latin.txt": b"caf\xe9", "cut.jsonl": b'{"text": "a"}\n{"te', "short.txt": b"x" * 100
+    }  # fmt: skip
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    evaluation = (
+        "--data.evaluations={e: {class_path: Perplexity, init_args: {corpus: {class_path: TextFiles, init_args: "
+    )
+    evaluation += f"{{test: {tmp_path / 'short.txt'}}}}}, "
+    run_ = (f"--trainer.default_root_dir={tmp_path}", "--trainer.max_steps=1")
+    fit, test = ("fit", *tiny, *run_), ("test", *tiny, run_[0])
+    cases = {
+        (*fit, f"--data.train.train={tmp_path}/empty.txt"): "there are no documents in split 'train' of text_files",
+        (*fit, f"--data.train.train={tmp_path}/latin.txt"): "latin.txt is not UTF-8 at byte 3",
+        (*fit, f"--data.train.train={tmp_path}/cut.jsonl"): "cut.jsonl, line 2, is not JSON",
+        (*fit, f"--data.train.train={tmp_path}/none*"): "no files match",
+        (*fit, "--data.tokenizer=./nowhere"): "there is no tokenizer at ./nowhere",
+        (*fit, "--model.llm.config.vocab_size=200"): "has 258 tokens and the model only 200",
+        (*fit, "--model.llm=Pretrained", f"--model.llm.path={tmp_path}/none"): f"no model at {tmp_path}/none",
+        (
+            *test,
+            f"{evaluation}context_lengths: [256], stride: 16}}}}}}",
+        ): "fills a window of 256 tokens: the longest has",
+        (*test, f"{evaluation}context_lengths: [64], stride: 65}}}}}}"): "stride is 65: with context length 64",
+        (*test, "--data.evaluations=null"): "there is nothing to evaluate",
+        ("report", str(tmp_path)): f"there is no results.json in {tmp_path}",
     }
     for words, said in cases.items():
         assert said in refused(*words), words

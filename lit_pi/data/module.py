@@ -7,7 +7,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.loops.progress import _ProcessedTracker
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerFast
 
 from lit_pi.data.build import open_store
 from lit_pi.data.corpus import Corpus
@@ -65,7 +65,7 @@ class LongContextData(LightningDataModule):
         self.sequences: Sequences | None = None
 
     @cached_property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
+    def tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer, loaded when first asked for."""
         return load_tokenizer(self.tokenizer_name)
 

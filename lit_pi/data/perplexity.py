@@ -175,4 +175,5 @@ class WindowBatches(ScoringBatches):
             return np.empty(0, np.int64)
         end = min(window.begin + shape.length - shape.bos, int(self.lengths[window.document]))
         tokens = self.store.document(int(self.documents[window.document]))[window.begin : end].astype(np.int64)
-        return np.concatenate(([self.bos_token_id], tokens)) if shape.bos else tokens
+        prefix = np.array([self.bos_token_id] if shape.bos else [], np.int64)
+        return np.concatenate((prefix, tokens))

@@ -91,7 +91,8 @@ def _find(pattern: str) -> list[tuple[Path, str]]:
 
 
 def _glob(pattern: Path) -> list[Path]:
-    return sorted(path for path in map(Path, glob.glob(str(pattern), recursive=True)) if path.is_file())
+    # Path.glob would find hidden files too.
+    return sorted(path for path in map(Path, glob.glob(str(pattern), recursive=True)) if path.is_file())  # noqa: PTH207
 
 
 def _by_id(files: dict[Path, str]) -> dict[str, Path]:

@@ -45,7 +45,10 @@ class PerplexitySums(Metric):
         self.add_state("tokens", torch.zeros(len(context_lengths), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(
-        self, spans: tuple[Span, ...], token_nll: list[Float[Tensor, "batch span"]], targets: Int[Tensor, "batch scored"]
+        self,
+        spans: tuple[Span, ...],
+        token_nll: list[Float[Tensor, "batch span"]],
+        targets: Int[Tensor, "batch scored"],
     ) -> None:
         """Add a batch.
 

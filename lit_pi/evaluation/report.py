@@ -58,8 +58,14 @@ def _latest(directory: Path) -> dict[str, dict[str, Any]]:
     return {record["evaluation"]: record for record in ordered}
 
 
+def _number(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def _label(position: dict[str, Any]) -> str:
-    parameters = ", ".join(f"{key} {_number(value)}" for key, value in position.items() if key != "class" and value is not None)
+    parameters = ", ".join(
+        f"{key} {_number(value)}" for key, value in position.items() if key != "class" and value is not None
+    )
     return f"{position['class']} ({parameters})" if parameters else position["class"]
 
 

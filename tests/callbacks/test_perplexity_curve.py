@@ -9,10 +9,10 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lit_pi.callbacks import PerplexityCurve
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lit_pi.callbacks import PerplexityCurve
 from lit_pi.data import LongContextData, Perplexity, TextFiles
 from lit_pi.models import FromScratch
 from lit_pi.module import LitLlama

@@ -1,0 +1,149 @@
+"""A store holds the tokenizer's tokens, whatever happened while it was built."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from lit_pi.data import Corpus, TextFiles
+from lit_pi.data import build as build_module
+from lit_pi.data.build import open_store
+from lit_pi.data.corpus import Document, Dropped, Split
+from lit_pi.data.store import TokenStore
+from lit_pi.data.tokenizer import load_tokenizer
+from lit_pi.errors import UserError
+
+
+class Numbers(Corpus):
+    """Documents of growing length, one of them empty, one of them left out; `delay` seconds apart."""
+
+    def __init__(self, count: int = 300, delay: float = 0.0) -> None:
+        self.count = count
+        self.delay = delay
+
+    @property
+    def name(self) -> str:
+        return "numbers"
+
+    def documents(self, split: Split) -> Iterator[Document | Dropped]:
+        for number in range(self.count):
+            time.sleep(self.delay)
+            yield (
+                Dropped("a", "not UTF-8") if number == 3 else Document(f"doc {number} é", f"é{number} " * (number % 50))
+            )
+
+    def fingerprint(self, split: Split) -> dict[str, Any]:
+        return {"count": self.count}
+
+
+def files(store: TokenStore) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in store.directory.iterdir()}
+
+
+@pytest.mark.usefixtures("store_cache")
+def test_a_store_holds_what_the_tokenizer_says(
+    monkeypatch: pytest.MonkeyPatch, words_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    monkeypatch.setattr(build_module, "BATCH_CHARACTERS", 2000)
+    for tokenizer in (words_tokenizer, load_tokenizer("bytes")):
+        store = open_store(Numbers(), "train", tokenizer)
+        documents = [item for item in Numbers().documents("train") if isinstance(item, Document) and item.text]
+        assert len(store) == len(documents)
+        assert store.tokens.dtype == np.uint16
+        for index, document in enumerate(documents):
+            expected = tokenizer(document.text, add_special_tokens=False, truncation=False).input_ids
+            assert store.document(index).tolist() == expected
+            assert store.document_id(index) == document.id
+            assert store.document_bytes[index] == len(document.text.encode())
+        assert store.manifest["documents"] == {
+            "read": 300, "kept": len(documents), "dropped": {"empty": 6, "not UTF-8": 1},
+        }  # fmt: skip
+        assert store.manifest["tokens"] == store.num_tokens == store.lengths.sum()
+        assert pickle.loads(pickle.dumps(store)).document(1).tolist() == store.document(1).tolist()
+
+
+def test_text_that_looks_like_a_special_token_stays_text(store_cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "tricky.txt").write_text("</s> and <s>")
+    store = open_store(TextFiles(train=str(tmp_path / "tricky.txt")), "train", load_tokenizer("bytes"))
+    assert store.document(0).tolist() == list(b"</s> and <s>")
+
+
+def test_a_store_is_built_once(store_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(Numbers(), "train", load_tokenizer("bytes"))
+    monkeypatch.setattr(Numbers, "documents", lambda *_: pytest.fail("read again"))
+    assert open_store(Numbers(), "train", load_tokenizer("bytes")).directory == store.directory
+    assert store.directory.is_relative_to(store_cache)
+
+
+BUILD = """
+import sys; sys.path.insert(0, sys.argv[1])
+from test_store import Numbers, build_module, open_store, load_tokenizer
+build_module.BATCH_CHARACTERS = 2000
+open_store(Numbers(delay=0.005), "train", load_tokenizer("bytes"))
+"""
+
+
+def start_building(cache: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", BUILD, str(Path(__file__).parent)], env={**os.environ, "LIT_PI_CACHE": str(cache)}
+    )
+
+
+def test_a_killed_build_goes_on_and_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed = start_building(tmp_path)
+    while not list(tmp_path.glob("stores/*.partial/manifest.json")) and killed.poll() is None:
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait(60) == -signal.SIGKILL
+    (partial,) = tmp_path.glob("stores/*.partial")
+    with (partial / "tokens.bin").open("ab") as file:
+        file.write(b"half a batch")
+
+    monkeypatch.setattr(build_module, "BATCH_CHARACTERS", 2000)
+    monkeypatch.setenv("LIT_PI_CACHE", str(tmp_path))
+    continued = open_store(Numbers(), "train", load_tokenizer("bytes"))
+    monkeypatch.setenv("LIT_PI_CACHE", str(tmp_path / "other"))
+    assert files(continued) == files(open_store(Numbers(), "train", load_tokenizer("bytes")))
+    assert not list(tmp_path.glob("stores/*.partial"))
+
+
+def test_of_two_processes_one_builds(tmp_path: Path) -> None:
+    both = [start_building(tmp_path) for _ in range(2)]
+    assert [process.wait(60) for process in both] == [0, 0]
+    (store,) = (path for path in tmp_path.glob("stores/*") if path.is_dir())
+    assert len(TokenStore(store)) == 293
+
+
+def test_a_full_disk_is_told_and_what_was_done_is_kept(tmp_path: Path, texts: Path, tiny: list[str]) -> None:
+    command = [sys.executable, "-m", "lit_pi", "fit", *tiny, "--trainer.max_steps=1", "--trainer.default_root_dir=run"]
+    environment = {**os.environ, "LIT_PI_CACHE": str(tmp_path / "cache")}
+    small_disk = ["bash", "-c", 'ulimit -f 1; exec "$@"', "-", *command]
+    full = subprocess.run(small_disk, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert full.returncode == 2 and "Traceback" not in full.stderr
+    assert "lit-pi: error: the disk is full at" in full.stderr and "set LIT_PI_CACHE" in full.stderr
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+
+
+@pytest.mark.usefixtures("store_cache")
+def test_an_empty_corpus_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("")
+    with pytest.raises(UserError, match="there are no documents in split 'train' of text_files"):
+        open_store(TextFiles(train=str(tmp_path / "empty.txt")), "train", load_tokenizer("bytes"))
+
+
+@pytest.mark.usefixtures("store_cache")
+def test_a_damaged_store_is_refused() -> None:
+    store = open_store(Numbers(), "train", load_tokenizer("bytes"))
+    with (store.directory / "tokens.bin").open("r+b") as file:
+        file.truncate(10)
+    with pytest.raises(UserError, match=r"tokens\.bin is damaged"):
+        open_store(Numbers(), "train", load_tokenizer("bytes"))

@@ -1,0 +1,38 @@
+"""Tokenizers by name."""
+
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from lit_pi.data.tokenizer import load_tokenizer, tokenizer_fingerprint
+from lit_pi.errors import UserError
+
+
+@pytest.mark.parametrize("text", ["plain", "naïve café — 漢字 🙂", "tabs\tand\r\nlines\0", "<s> is no token here </s>"])
+def test_the_embedded_tokenizer_is_the_bytes_of_utf_8(text: str) -> None:
+    tokenizer = load_tokenizer("bytes")
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    assert ids == list(text.encode())
+    assert tokenizer.decode(ids) == text
+    assert (len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id) == (258, 256, 257)
+
+
+def test_a_directory_or_its_tokenizer_json_is_a_name(tmp_path: Path, words_tokenizer: PreTrainedTokenizerFast) -> None:
+    words_tokenizer.save_pretrained(tmp_path)
+    for name in (tmp_path, tmp_path / "tokenizer.json"):
+        loaded = load_tokenizer(str(name))
+        assert loaded.get_vocab() == words_tokenizer.get_vocab()
+        assert tokenizer_fingerprint(loaded) == tokenizer_fingerprint(words_tokenizer)
+
+
+def test_using_a_tokenizer_does_not_change_its_fingerprint(words_tokenizer: PreTrainedTokenizerFast) -> None:
+    before = tokenizer_fingerprint(words_tokenizer)
+    words_tokenizer("a longer text than that", truncation=True, max_length=3)
+    assert tokenizer_fingerprint(words_tokenizer) == before != tokenizer_fingerprint(load_tokenizer("bytes"))
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "nobody/no-such-model", "nowhere/tokenizer.json"])
+def test_a_missing_tokenizer_is_named(name: str) -> None:
+    with pytest.raises(UserError, match=name):
+        load_tokenizer(name)
