@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import numpy as np
 from filelock import FileLock
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from tokenizers import Tokenizer
@@ -25,18 +26,16 @@ from transformers import PreTrainedTokenizerFast
 
 from lit_pi.data.corpus import Corpus, Document, Dropped, Split
 from lit_pi.data.store import FORMAT, Batch, StoreWriter, TokenStore, sync
-from lit_pi.data.tokenizer import tokenizer_fingerprint
+from lit_pi.data.tokenizer import BYTES, load_tokenizer, tokenizer_fingerprint
 from lit_pi.errors import UserError
 
 CORES = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 16)
-BATCH_CHARACTERS = 500_000 * CORES
-"""Text of one batch."""
-CHARACTERS_UNDER_WAY = 3 * BATCH_CHARACTERS
-"""Text that is being encoded; about 100 bytes of memory for each character of it."""
+BATCH_CHARACTERS = 500_000
+"""Text of one batch; while it is encoded, about 100 bytes of memory for each character."""
+CHARACTERS_UNDER_WAY = 3 * BATCH_CHARACTERS * CORES
+"""Text that is read ahead."""
 DOCUMENT_CHARACTERS = 100
 """What a document weighs beside its text."""
-WORKERS = 2
-"""Batches encoded at once: while one is nearly done or becomes an array, the other keeps the cores busy."""
 PROGRESS_DELAY = 2.0
 """Seconds before a progress bar appears."""
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -107,7 +106,7 @@ def _build(
 ) -> None:
     partial = target.with_name(f"{target.name}.partial")
     writer = StoreWriter(partial, description)
-    encoder = _Encoder(tokenizer, np.dtype(description["dtype"]))
+    encoder = _Encoder(tokenizer, description["tokenizer"]["fingerprint"], np.dtype(description["dtype"]))
     try:
         with writer, _ProgressBar(f"Tokenizing {corpus.name}, {split}", progress) as bar:
             rest = islice(corpus.documents(split), writer.manifest["documents"]["read"], None)
@@ -150,7 +149,7 @@ def _batches(documents: Iterable[Document | Dropped]) -> Iterator[tuple[int, lis
 def _encoded(encoder: "_Encoder", batches: Iterable[tuple[int, list[Document | Dropped]]]) -> Iterator[Batch]:
     """The batches as tokens, in order, with up to `CHARACTERS_UNDER_WAY` of them under way."""
     pending: deque[tuple[int, Future[Batch]]] = deque()
-    with ThreadPoolExecutor(WORKERS) as pool:
+    with _one_thread_a_call(), ThreadPoolExecutor(CORES) as pool:
         for weight, batch in batches:
             while pending and weight + sum(other for other, _ in pending) > CHARACTERS_UNDER_WAY:
                 yield pending.popleft()[1].result()
@@ -159,16 +158,31 @@ def _encoded(encoder: "_Encoder", batches: Iterable[tuple[int, list[Document | D
             yield pending.popleft()[1].result()
 
 
+@contextmanager
+def _one_thread_a_call() -> Iterator[None]:
+    """Batches side by side beat a batch spread over the cores, whose longest document the others wait for."""
+    before = os.environ.get("TOKENIZERS_PARALLELISM")
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TOKENIZERS_PARALLELISM"]
+        else:
+            os.environ["TOKENIZERS_PARALLELISM"] = before
+
+
 class _Encoder:
     """Turns documents into token ids with a copy of the tokenizer's backend, so that its settings stay its own."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, dtype: np.dtype) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, fingerprint: str, dtype: np.dtype) -> None:
         self.backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         self.backend.no_truncation()
         self.backend.no_padding()
         self.backend.encode_special_tokens = True
         self.vocabulary_size = len(tokenizer)
         self.dtype = dtype
+        self.bytes_are_ids = fingerprint == tokenizer_fingerprint(load_tokenizer(BYTES))
 
     def encode(self, items: list[Document | Dropped]) -> Batch:
         """Token ids of the documents among the items.
@@ -178,10 +192,8 @@ class _Encoder:
         """
         documents = [item for item in items if isinstance(item, Document)]
         dropped = Counter(item.reason for item in items if isinstance(item, Dropped))
-        encodings = self.backend.encode_batch_fast([text for _, text in documents], add_special_tokens=False)
         kept, tokens = [], []
-        for document, encoding in zip(documents, encodings, strict=True):
-            ids = np.frombuffer(array("I", encoding.ids), np.uint32)  # three times as fast as np.array
+        for document, ids in zip(documents, self._ids([text for _, text in documents]), strict=True):
             if not len(ids):
                 dropped["empty"] += 1
                 continue
@@ -199,6 +211,13 @@ class _Encoder:
             document_bytes=np.array([len(document.text.encode()) for document in kept], np.int64),
             dropped=dropped,
         )
+
+    def _ids(self, texts: list[str]) -> Iterator[NDArray[np.unsignedinteger]]:
+        if self.bytes_are_ids:
+            return (np.frombuffer(text.encode(), np.uint8) for text in texts)
+        encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
+        # Three times as fast as np.array.
+        return (np.frombuffer(array("I", encoding.ids), np.uint32) for encoding in encodings)
 
 
 class _ProgressBar:

@@ -1,0 +1,43 @@
+"""What a token store costs beside tokenising alone: the ratio of both, on the same text and cores.
+
+python benchmarks/build_store.py [TOKENIZER]
+"""
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+
+from lit_pi.data import Corpus, StandardLibrary
+from lit_pi.data.build import open_store
+from lit_pi.data.corpus import Document
+from lit_pi.data.tokenizer import load_tokenizer
+
+RUNS = 7
+
+
+def main() -> None:
+    tokenizer = load_tokenizer(sys.argv[1] if len(sys.argv) > 1 else "bytes")
+    corpus: Corpus = StandardLibrary(tests=True)
+    texts = [item.text for item in corpus.documents("train") if isinstance(item, Document)]
+    ratios = []
+    for run in range(RUNS):
+        start = time.perf_counter()
+        tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        alone = time.perf_counter() - start
+        with tempfile.TemporaryDirectory() as cache:
+            os.environ["LIT_PI_CACHE"] = cache
+            start = time.perf_counter()
+            store = open_store(corpus, "train", tokenizer, progress=False)
+            built = time.perf_counter() - start
+        ratios.append(built / alone)
+        print(f"run {run}: encode_batch_fast {alone:.2f} s, store {built:.2f} s, ratio {ratios[-1]:.3f}")
+    print(
+        f"{store.manifest['bytes'] / 1e6:.1f} MB, {store.num_tokens:,} tokens of {tokenizer.name_or_path}: "
+        f"building a store takes {statistics.median(ratios):.3f} times encode_batch_fast, median of {RUNS} runs"
+    )
+
+
+if __name__ == "__main__":
+    main()
