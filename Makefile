@@ -35,6 +35,7 @@ demo: $(INSTALLED)  ## Extend a small model's context on this machine (under 5 m
 		--model.position configs/position/interpolate.yaml --trainer.default_root_dir $(DEMO)/interpolate-tuned
 	$(LIT_PI) report $(DEMO)/extrapolate $(DEMO)/interpolate $(DEMO)/interpolate-tuned --output $(DEMO)/report
 	$(BIN)/python benchmarks/demo_claims.py $(DEMO)
+	@echo "Picture: $(DEMO)/report/standard_library-perplexity.png"
 	@echo "Dashboards: $(BIN)/tensorboard --logdir $(DEMO)"
 
 test: $(INSTALLED)  ## Run all tests (under 15 minutes on 2 cores).

@@ -1,5 +1,6 @@
 """The command line: Lightning's, with positions, presets and one run directory."""
 
+import logging
 import re
 import sys
 import warnings
@@ -200,6 +201,8 @@ def preset(word: str) -> str:
 def run() -> None:
     """Run the command line; a mistake of the user is one line on stderr and exit status 2."""
     warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)  # lightning with torch 2.13
+    advertising = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    advertising.addFilter(lambda record: "litlogger" not in record.getMessage())
     try:
         cli = LitPiCLI()
     except Exception as error:

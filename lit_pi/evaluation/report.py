@@ -38,15 +38,16 @@ def report(directories: Sequence[Path], output: Path) -> None:
             ]
             original_contexts[name].add(record["protocol"]["rope"]["original_context"])
     output.mkdir(parents=True, exist_ok=True)
-    sections = []
+    sections, pictures = [], []
     for name, found in curves.items():
         _print(name, found)
         figure = perplexity_figure(found, min(original_contexts[name]))
-        for ending in ("png", "svg"):
-            figure.savefig(output / f"{name}-perplexity.{ending}")
+        for ending in ("svg", "png"):
+            figure.savefig(picture := output / f"{name}-perplexity.{ending}")
+        pictures.append(picture)
         sections.append(_markdown(name, found))
     (output / "report.md").write_text("\n".join(sections))
-    Console().print(f"Report: {output / 'report.md'}")
+    print("Report:", output / "report.md", *pictures)
 
 
 def _latest(directory: Path) -> dict[str, dict[str, Any]]:
@@ -80,7 +81,7 @@ def _rows(curves: Curves) -> list[list[str]]:
 def _print(name: str, curves: Curves) -> None:
     table = Table(title=f"{name}: perplexity by context length")
     for column in ("tokens", *curves):
-        table.add_column(column, justify="right")
+        table.add_column(column.replace(": ", "\n"), justify="right")
     for row in _rows(curves):
         table.add_row(*row)
     Console().print(table)
