@@ -91,6 +91,11 @@ def test_every_experiment_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 def test_the_yaml_strategy_wins_over_the_checkpoint(tmp_path: Path, tiny: list[str]) -> None:
     where = f"--trainer.default_root_dir={tmp_path}"
     LitPiCLI(["fit", *tiny, where, "--trainer.max_steps=1", "--model.position=Interpolate", "--model.position.scale=2"])
+    path = tmp_path / "checkpoints" / "step-000001.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    # What Lightning would merge into the configuration, had somebody saved it.
+    checkpoint["hyper_parameters"] = {"position": {"class_path": "Interpolate", "init_args": {"scale": 2}}}
+    torch.save(checkpoint, path)
     cli = LitPiCLI(
         ["test", *tiny, where, "--ckpt_path=last", "--model.position=configs/position/interpolate.yaml",
          "--model.position.scale=8"]

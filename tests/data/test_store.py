@@ -71,10 +71,16 @@ def test_a_store_holds_what_the_tokenizer_says(
         assert pickle.loads(pickle.dumps(store)).document(1).tolist() == store.document(1).tolist()
 
 
-def test_text_that_looks_like_a_special_token_stays_text(store_cache: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("store_cache")
+def test_text_that_looks_like_a_special_token_stays_text(
+    tmp_path: Path, words_tokenizer: PreTrainedTokenizerFast
+) -> None:
     (tmp_path / "tricky.txt").write_text("</s> and <s>")
-    store = open_store(TextFiles(train=str(tmp_path / "tricky.txt")), "train", load_tokenizer("bytes"))
-    assert store.document(0).tolist() == list(b"</s> and <s>")
+    for tokenizer in (words_tokenizer, load_tokenizer("bytes")):
+        store = open_store(TextFiles(train=str(tmp_path / "tricky.txt")), "train", tokenizer)
+        tokens = store.document(0).tolist()
+        assert not {tokenizer.bos_token_id, tokenizer.eos_token_id} & set(tokens)
+        assert tokenizer.decode(tokens) == "</s> and <s>"
 
 
 def test_a_store_is_built_once(store_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
