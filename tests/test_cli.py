@@ -97,7 +97,7 @@ def test_the_yaml_strategy_wins_over_the_checkpoint(tmp_path: Path, tiny: list[s
     checkpoint["hyper_parameters"] = {"position": {"class_path": "Interpolate", "init_args": {"scale": 2}}}
     torch.save(checkpoint, path)
     cli = LitPiCLI(
-        ["test", *tiny, where, "--ckpt_path=last", "--model.position=configs/position/interpolate.yaml",
+        ["test", *tiny, where, f"--ckpt_path={path}", "--model.position=configs/position/interpolate.yaml",
          "--model.position.scale=8"]
     )  # fmt: skip
     live = cli.model.model.rotary.position

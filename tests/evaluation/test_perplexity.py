@@ -11,13 +11,13 @@ from lit_pi.evaluation.perplexity import PerplexitySums
 
 def test_small_losses_count_beside_large_ones() -> None:
     sums = PerplexitySums((8,))
-    token_nll = torch.ones(1, 101)
+    token_nll = torch.ones(1, 102)
     token_nll[0, 0] = 2.0**24  # where float32 ends to tell n from n + 1
-    targets = torch.zeros(1, 101, dtype=torch.long)
+    targets = torch.zeros(1, 102, dtype=torch.long)
     for _ in range(3):
-        sums.update((Span(8, 0, 101),), [token_nll], targets)
+        sums.update((Span(8, 0, 102),), [token_nll], targets)
     (point,) = sums.compute()
-    assert point.token_nll == (2.0**24 + 100) / 101
+    assert point.token_nll == (2.0**24 + 101) / 102
     assert point.perplexity == math.inf
 
 
