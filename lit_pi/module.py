@@ -16,7 +16,8 @@ from lit_pi.data.batches import IGNORE, ScoringBatch, Span, TrainingBatch
 from lit_pi.errors import UserError
 from lit_pi.models import LanguageModel, ModelSource
 from lit_pi.models.attention import attention_kernel
-from lit_pi.models.checkpoint import KEY, check_checkpoint, model_record
+from lit_pi.models.checkpoint import check_checkpoint, model_record
+from lit_pi.models.provenance import KEY
 from lit_pi.parallel import FSDP2
 from lit_pi.positions import PositionStrategy, Rope, StretchingStrategy, prefix_agrees
 
@@ -71,6 +72,7 @@ class LitLlama(LightningModule):
             return
         llm, rope = self.source.build()
         self.model = LanguageModel(llm, self.position, rope)
+        self.position = self.model.position
         rank_zero_info(
             f"Model: {type(llm).__name__} of {llm.num_parameters():,} parameters, {rope}, {self.position.describe()}"
         )

@@ -11,10 +11,7 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from lit_pi.errors import UserError
 from lit_pi.models.language_model import LanguageModel
-from lit_pi.positions import Rope
-
-KEY = "lit_pi"
-"""Entry of a Lightning checkpoint that holds what `model_record` returns."""
+from lit_pi.models.provenance import KEY, config_in_effect
 
 _WEIGHTS_PREFIX = "model.llm."
 
@@ -23,7 +20,6 @@ class Checkpoint(NamedTuple):
     """A lit_pi checkpoint without its training state."""
 
     config: PreTrainedConfig
-    rope: Rope
     weights: dict[str, Tensor]
 
 
@@ -50,16 +46,13 @@ def newest_checkpoint(run: Path) -> Path:
 
 
 def model_record(model: LanguageModel) -> dict[str, Any]:
-    """Config, rope and position strategy of a model: primitives only, so that `weights_only` loading works."""
-    return {
-        "config": json.loads(model.llm.config.to_json_string(use_diff=False)),
-        "rope": model.rope._asdict(),
-        "position": model.rotary.position.describe(),
-    }
+    """The config in effect: primitives only, so that `weights_only` loading works."""
+    config = config_in_effect(model.llm.config, model.position, model.rope)
+    return {"config": json.loads(config.to_json_string(use_diff=False))}
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Config, rope and weights of the checkpoint file at `path`, memory-mapped.
+    """Config and weights of the checkpoint file at `path`, memory-mapped.
 
     Raises:
         UserError: the file is no checkpoint, or not one of lit_pi.
@@ -72,7 +65,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
     fields = dict(record["config"])
     return Checkpoint(
         config=AutoConfig.for_model(fields.pop("model_type"), **fields),
-        rope=Rope(**record["rope"]),
         weights={
             name.removeprefix(_WEIGHTS_PREFIX): tensor
             for name, tensor in content["state_dict"].items()
@@ -99,7 +91,7 @@ def check_checkpoint(content: dict[str, Any], model: LanguageModel, path: str | 
                 f"{_shape(found.get(name))} there and {_shape(wanted.get(name))} in the model that `model.llm` "
                 "describes; describe the checkpoint's own model"
             )
-    return content[KEY]["position"]
+    return content[KEY]["config"][KEY]["position"]
 
 
 def _shape(shape: torch.Size | None) -> str:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lit_pi.models.attention import document_mask
+from lit_pi.models.provenance import rope_parameters_of
 from lit_pi.models.rotary import RotaryEmbedding, install_rotary
 from lit_pi.positions import PositionStrategy, Rope
 
@@ -23,9 +24,15 @@ class LanguageModel(nn.Module):
     def __init__(self, llm: PreTrainedModel, position: PositionStrategy, rope: Rope) -> None:
         super().__init__()
         self.rope = rope
+        position = position.for_model(rope_parameters_of(llm.config), rope)
         self.rotary = RotaryEmbedding(position, rope)
         install_rotary(llm, self.rotary)
         self.llm = llm
+
+    @property
+    def position(self) -> PositionStrategy:
+        """The strategy in effect."""
+        return self.rotary.position
 
     @property
     def decoder_layers(self) -> nn.ModuleList:

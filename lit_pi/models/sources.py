@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrain
 from lit_pi.errors import UserError
 from lit_pi.models.attention import ATTENTION
 from lit_pi.models.checkpoint import newest_checkpoint, read_checkpoint
+from lit_pi.models.provenance import rope_of
 from lit_pi.models.sizes import LLAMA_SIZES, Size
 from lit_pi.positions import Rope
 
@@ -80,7 +81,7 @@ class Pretrained(ModelSource):
             checkpoint = read_checkpoint(path)
             llm = _from_config(checkpoint.config)
             llm.load_state_dict(checkpoint.weights)
-            return llm, checkpoint.rope
+            return llm, rope_of(checkpoint.config)
         if not path.is_dir() and (path.is_absolute() or len(path.parts) > 2 or path.suffix == ".ckpt"):
             raise UserError(
                 f"no model at {path}: name a Hugging Face directory, a run directory, a .ckpt file or a hub id"
@@ -105,24 +106,3 @@ class Pretrained(ModelSource):
 
 def _from_config(config: PreTrainedConfig) -> PreTrainedModel:
     return AutoModelForCausalLM.from_config(config, dtype=torch.get_default_dtype(), attn_implementation=ATTENTION)
-
-
-def rope_of(config: PreTrainedConfig, original_context: int | None = None) -> Rope:
-    """The rotary embedding of pre-training, as a transformers config tells it.
-
-    Raises:
-        UserError: the config holds an extension that does not say what it extended.
-    """
-    parameters = config.rope_parameters or {}
-    if original_context is None:
-        original_context = parameters.get("original_max_position_embeddings")
-    if original_context is None:
-        if parameters.get("rope_type", "default") != "default":
-            raise UserError(
-                f"the model's config already extends its context ({parameters}) and does not say from how many "
-                "tokens: give `original_context`, the context of pre-training"
-            )
-        original_context = config.max_position_embeddings
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    rotated = int(head_dim * parameters.get("partial_rotary_factor", 1.0))
-    return Rope(rotated, float(parameters["rope_theta"]), original_context)

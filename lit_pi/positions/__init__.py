@@ -5,6 +5,7 @@ from lit_pi.positions.base import DerivedStrategy, PositionStrategy, StretchingS
 from lit_pi.positions.cope import CoPE
 from lit_pi.positions.dynamic_ntk import DynamicNTK
 from lit_pi.positions.extrapolate import Extrapolate
+from lit_pi.positions.from_config import FromConfig
 from lit_pi.positions.interpolate import Interpolate
 from lit_pi.positions.llama3 import Llama3
 from lit_pi.positions.longrope import LongRoPE
@@ -22,6 +23,7 @@ __all__ = [
     "DerivedStrategy",
     "DynamicNTK",
     "Extrapolate",
+    "FromConfig",
     "Interpolate",
     "Llama3",
     "LongRoPE",

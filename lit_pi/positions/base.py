@@ -1,7 +1,7 @@
 """The interface every position strategy implements."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -63,6 +63,10 @@ class PositionStrategy(ABC):
             "long_factor": factors,
             "attention_factor": self.attention_scaling(rope, rope.original_context),
         }
+
+    def for_model(self, rope_parameters: Mapping[str, Any], rope: Rope) -> "PositionStrategy":
+        """The strategy in effect for a model whose config has these `rope_parameters`: itself, as a rule."""
+        return self
 
     def describe(self) -> dict[str, Any]:
         """Class name and parameters, as they go into results and checkpoints."""
@@ -130,17 +134,17 @@ class DerivedStrategy(PositionStrategy):
     """A strategy that changes the frequencies of another one.
 
     Args:
-        on: the strategy whose frequencies are changed.
+        inner: the strategy whose frequencies are changed.
     """
 
-    def __init__(self, on: PositionStrategy) -> None:
-        self.on = on
+    def __init__(self, inner: PositionStrategy) -> None:
+        self.inner = inner
 
     @property
     def prefix_consistent(self) -> bool:
         """As the other strategy."""
-        return self.on.prefix_consistent
+        return self.inner.prefix_consistent
 
     def attention_scaling(self, rope: Rope, context_length: int) -> float:
         """As the other strategy."""
-        return self.on.attention_scaling(rope, context_length)
+        return self.inner.attention_scaling(rope, context_length)

@@ -15,22 +15,22 @@ class CoPE(DerivedStrategy):
     k runs from 0 to n - 1, so the first of them is kept and the lowest is zero.
 
     Args:
-        on: the strategy whose frequencies are clipped; the paper's is `AdjustedBase`.
+        inner: the strategy whose frequencies are clipped; the paper's is `AdjustedBase`.
         clipped: how many frequencies fade (n).
 
     Raises:
         UserError: fewer than two frequencies would fade, or more than the model has.
     """
 
-    def __init__(self, on: PositionStrategy, clipped: int = 20) -> None:
+    def __init__(self, inner: PositionStrategy, clipped: int = 20) -> None:
         if clipped < 2:
             raise UserError(f"CoPE got clipped {clipped}: at least 2 frequencies fade")
-        super().__init__(on)
+        super().__init__(inner)
         self.clipped = clipped
 
     def inv_freq(self, rope: Rope, context_length: int) -> Float32[Tensor, " half"]:
         """Frequencies, the lowest fading to zero."""
-        inv_freq = self.on.inv_freq(rope, context_length).clone()
+        inv_freq = self.inner.inv_freq(rope, context_length).clone()
         if self.clipped > len(inv_freq):
             raise UserError(f"CoPE got clipped {self.clipped}, and the model has only {len(inv_freq)} frequencies")
         inv_freq[-self.clipped :] *= (1 + torch.linspace(0, torch.pi, self.clipped, dtype=torch.float32).cos()) / 2

@@ -15,10 +15,10 @@ class Resonance(DerivedStrategy):
     Whole wavelengths repeat exactly, so a fast frequency meets no phase in a long sequence that it has not seen.
 
     Args:
-        on: the strategy whose frequencies are rounded; `YaRN` makes "Resonance YaRN".
+        inner: the strategy whose frequencies are rounded; `YaRN` makes "Resonance YaRN".
     """
 
     def inv_freq(self, rope: Rope, context_length: int) -> Float32[Tensor, " half"]:
         """Frequencies of whole wavelengths."""
-        wavelengths = 2 * math.pi / self.on.inv_freq(rope, context_length)
+        wavelengths = 2 * math.pi / self.inner.inv_freq(rope, context_length)
         return 2 * math.pi / wavelengths.round()

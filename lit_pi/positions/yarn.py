@@ -38,4 +38,9 @@ class YaRN(NTKByParts):
 
     def attention_scaling(self, rope: Rope, context_length: int) -> float:
         """sqrt(1 / t)."""
-        return self.attention_factor or 0.1 * math.log(self.scale_of(rope)) + 1.0
+        return self.attention_factor or temperature(self.scale_of(rope))
+
+
+def temperature(scale: float, slope: float = 1.0) -> float:
+    """sqrt(1 / t) = 0.1 ln s + 1, with another slope where a config has `mscale`."""
+    return 0.1 * slope * math.log(scale) + 1.0

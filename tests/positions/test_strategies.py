@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from strategies import FACTORS, STRATEGIES
 from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
@@ -29,28 +30,7 @@ from lit_pi.positions import (
     YaRN,
     prefix_agrees,
 )
-
-FACTORS = [1.0 + 0.1 * j for j in range(32)]
-
-STRATEGIES = {
-    "extrapolate": Extrapolate(),
-    "interpolate": Interpolate(scale=4),
-    "interpolate-target": Interpolate(target_context=3072),
-    "ntk-aware": NTKAware(scale=4),
-    "dynamic-ntk": DynamicNTK(scale=4),
-    "ntk-by-parts": NTKByParts(scale=4),
-    "ntk-by-parts-dimensions": NTKByParts(scale=4, ramp="dimensions"),
-    "yarn": YaRN(scale=4),
-    "yarn-rotations": YaRN(scale=4, ramp="rotations"),
-    "llama3": Llama3(scale=8),
-    "longrope": LongRoPE(FACTORS, scale=4),
-    "adjusted-base": AdjustedBase(500_000.0),
-    "resonance": Resonance(YaRN(scale=4)),
-    "cope": CoPE(AdjustedBase(500_000.0), clipped=20),
-    "prope": PRoPE(0.25),
-    "no-positions": NoPositions(),
-}
-"""One row a strategy: a new one is held to everything below."""
+from lit_pi.positions.testing import check_contract
 
 STOCK = {
     "linear": lambda scale, half: Interpolate(scale),
@@ -67,6 +47,12 @@ ROPE = Rope(64, 10_000.0, 2048)
 
 def every_strategy() -> pytest.MarkDecorator:
     return pytest.mark.parametrize("position", STRATEGIES.values(), ids=STRATEGIES)
+
+
+@every_strategy()
+def test_the_contract_holds(position: PositionStrategy) -> None:
+    ropes = [Rope(64, 1e4, 2048), Rope(64, 5e5, 512)]
+    check_contract(position, ropes, monotonic=not isinstance(position, LongRoPE))  # whose factors are the user's
 
 
 @pytest.mark.parametrize("kind", STOCK)
@@ -107,40 +93,6 @@ def test_the_default_export_is_the_same_rotation_in_longrope_factors(position: P
     inv_freq, attention_scaling = ROPE_INIT_FUNCTIONS["longrope"](config, seq_len=8192)
     torch.testing.assert_close(inv_freq, position.inv_freq(ROPE, 2048), rtol=2e-7, atol=0)
     assert attention_scaling == position.attention_scaling(ROPE, 2048)
-
-
-@every_strategy()
-def test_angles_are_float32_finite_and_positions_times_frequencies(position: PositionStrategy) -> None:
-    positions = torch.tensor([[0, 1, 5, 2047, 8191], [3, 3, 3, 100_000, 2]])
-    for dtype in (torch.float32, torch.bfloat16):
-        torch.set_default_dtype(dtype)  # as `bf16-true` does around forward
-        try:
-            angles = position.angles(positions, ROPE, 8192)
-        finally:
-            torch.set_default_dtype(torch.float32)
-        assert angles.dtype == torch.float32 and angles.isfinite().all()
-        inv_freq = position.inv_freq(ROPE, 8192)
-        exact = positions[..., None].double() * inv_freq.double()
-        torch.testing.assert_close(angles.double(), exact, rtol=1e-6, atol=0)
-
-
-@every_strategy()
-def test_frequencies_never_rise(position: PositionStrategy) -> None:
-    inv_freq = position.inv_freq(ROPE, 8192)
-    assert inv_freq.shape == (32,) and inv_freq.isfinite().all() and (inv_freq >= 0).all()
-    if not isinstance(position, LongRoPE):  # whose factors are the user's
-        assert (inv_freq.diff() <= 0).all()
-
-
-@every_strategy()
-def test_declared_prefix_consistency_is_true(position: PositionStrategy) -> None:
-    assert position.prefix_consistent == prefix_agrees(position, ROPE, [1024, 2048, 4096, 8192])
-
-
-@every_strategy()
-def test_descriptions_can_be_written_down(position: PositionStrategy) -> None:
-    described = json.loads(json.dumps(position.describe()))
-    assert described["class"] == type(position).__name__
 
 
 @pytest.mark.parametrize("strategy", [Interpolate, NTKAware, DynamicNTK, NTKByParts, YaRN, Llama3])

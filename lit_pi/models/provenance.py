@@ -1,0 +1,70 @@
+"""What a config says about positions: those of pre-training, and those in effect."""
+
+import copy
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from lit_pi.errors import UserError
+from lit_pi.positions import PositionStrategy, Rope, StretchingStrategy
+
+KEY = "lit_pi"
+"""Entry that lit_pi adds to a config: `rope` of pre-training, `position` in effect, and `refusal` (see below)."""
+
+
+def config_in_effect(config: PreTrainedConfig, position: PositionStrategy, rope: Rope) -> PreTrainedConfig:
+    """A copy of a config with the positions in effect, which remembers those of pre-training.
+
+    Where transformers cannot express the strategy, `rope_parameters` are those of pre-training, and the entry's
+    `refusal` says why.
+    """
+    config = copy.deepcopy(config)
+    record: dict[str, Any] = {"rope": rope._asdict(), "position": position.describe()}
+    try:
+        config.rope_parameters = position.rope_parameters(rope)
+    except UserError as refusal:
+        record["refusal"] = str(refusal)
+        config.rope_parameters = {"rope_type": "default", "rope_theta": rope.rope_theta}
+    setattr(config, KEY, record)
+    config.max_position_embeddings = rope.original_context
+    # Transformers' `dynamic` type reads the original context there.
+    if isinstance(position, StretchingStrategy) and config.rope_parameters["rope_type"] != "dynamic":
+        config.max_position_embeddings = round(position.scale_of(rope) * rope.original_context)
+    return config
+
+
+def rope_parameters_of(config: PreTrainedConfig) -> dict[str, Any]:
+    """The `rope_parameters` in effect; a strategy that they cannot express stands there with its class as type."""
+    record = getattr(config, KEY, {})
+    if "refusal" in record:
+        return {"rope_type": record["position"]["class"]}
+    return config.rope_parameters or {}
+
+
+def rope_of(config: PreTrainedConfig, original_context: int | None = None) -> Rope:
+    """The rotary embedding of pre-training, as a config tells it.
+
+    Args:
+        config: of the model.
+        original_context: tokens of context of pre-training, where the config does not say.
+
+    Raises:
+        UserError: the config holds an extension that does not say what it extended.
+    """
+    if (record := getattr(config, KEY, None)) is not None:
+        return Rope(**record["rope"])
+    parameters = config.rope_parameters or {}
+    kind = parameters.get("rope_type", "default")
+    if original_context is None:
+        original_context = parameters.get("original_max_position_embeddings")
+    if original_context is None:
+        if kind == "linear":  # the other types leave max_position_embeddings as pre-training had it
+            raise UserError(
+                f"the model's config already extends its context ({parameters}) and does not say from how many "
+                "tokens: give `original_context`, the context of pre-training"
+            )
+        original_context = config.max_position_embeddings
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    # The `proportional` type turns a part of the frequencies, the others a part of the dimensions.
+    part = 1.0 if kind == "proportional" else parameters.get("partial_rotary_factor", 1.0)
+    return Rope(int(head_dim * part), float(parameters["rope_theta"]), original_context)
