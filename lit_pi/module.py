@@ -19,7 +19,14 @@ from lit_pi.models.attention import attention_kernel
 from lit_pi.models.checkpoint import check_checkpoint, model_record
 from lit_pi.models.provenance import KEY
 from lit_pi.parallel import FSDP2
-from lit_pi.positions import PositionStrategy, Rope, StretchingStrategy, prefix_agrees
+from lit_pi.positions import (
+    Contiguous,
+    PositionStrategy,
+    Rope,
+    StretchingStrategy,
+    TrainPositions,
+    prefix_agrees,
+)
 
 ADAMW: dict[str, Any] = {"lr": 2e-5, "betas": (0.9, 0.95), "weight_decay": 0.0}
 """The optimizer of Chen et al. 2023, section 3.1, for 7B and 13B (1e-5 for 33B and 65B)."""
@@ -48,6 +55,7 @@ class LitLlama(LightningModule):
         position: how token positions become rotary angles.
         optimizer: makes the optimizer from the parameters.
         scheduler: makes the learning rate scheduler from the optimizer; it steps with every optimizer step.
+        train_positions: positions of the tokens in training; `Contiguous` by default.
     """
 
     def __init__(
@@ -56,12 +64,14 @@ class LitLlama(LightningModule):
         position: PositionStrategy,
         optimizer: OptimizerCallable = adamw,
         scheduler: LRSchedulerCallable = warmup,
+        train_positions: TrainPositions | None = None,
     ) -> None:
         super().__init__()
         self.source = llm
         self.position = position
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
+        self.train_positions = train_positions or Contiguous()
         self.model: LanguageModel | None = None
         self.checkpoint_position: dict[str, Any] | None = None
         self._checked: dict[tuple[int, ...], bool] = {}
@@ -91,9 +101,10 @@ class LitLlama(LightningModule):
             )
         if self.trainer.training and isinstance(self.position, StretchingStrategy):
             reach = self.position.scale_of(self.rope) * self.rope.original_context
-            if data.context_length > reach:
+            trained = self.train_positions.context_length(data.context_length)
+            if trained > reach:
                 rank_zero_warn(
-                    f"training on {data.context_length} tokens, which is more than the {reach:g} that "
+                    f"training on {trained} tokens, which is more than the {reach:g} that "
                     f"{self.position.describe()} reaches: positions beyond are extrapolated"
                 )
 
@@ -102,10 +113,21 @@ class LitLlama(LightningModule):
         assert self.model is not None
         return self.model(*args, **kwargs)
 
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Give the tokens of a training batch the positions they train at."""
+        if not isinstance(batch, TrainingBatch):
+            return batch
+        positions = self.train_positions(batch.position_ids, batch.input_ids, self.trainer.global_step)
+        return batch._replace(position_ids=positions)
+
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         """Mean negative log-likelihood of the batch's targets, in nats a token."""
         token_nll = self(
-            batch.input_ids, batch.targets, position_ids=batch.position_ids, document_ids=batch.document_ids
+            batch.input_ids,
+            batch.targets,
+            position_ids=batch.position_ids,
+            document_ids=batch.document_ids,
+            context_length=self.train_positions.context_length(batch.input_ids.shape[1]),
         )
         loss = token_nll.sum() / (batch.targets != IGNORE).sum()
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.input_ids))

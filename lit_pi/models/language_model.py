@@ -49,6 +49,7 @@ class LanguageModel(nn.Module):
         scored: Int[Tensor, " scored"] | None = None,
         position_ids: Int[Tensor, "batch seq"] | None = None,
         document_ids: Int[Tensor, "batch seq"] | None = None,
+        context_length: int | None = None,
     ) -> Float[Tensor, "batch scored"]:
         """Negative log-likelihood of each target in nats, float32 or wider; 0 where the target is ignored.
 
@@ -58,10 +59,11 @@ class LanguageModel(nn.Module):
             scored: positions to compute logits for, ascending; all by default.
             position_ids: place of each token, in tokens; 0, 1, 2, ... by default.
             document_ids: tokens attend to equal ids only; each row is one document by default.
+            context_length: tokens of context that the positions stand for; the row's own by default.
         """
         if position_ids is None:
             position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
-        self.rotary.context_length = input_ids.shape[1]
+        self.rotary.context_length = context_length or input_ids.shape[1]
         logits = self.llm(
             input_ids=input_ids,
             position_ids=position_ids,

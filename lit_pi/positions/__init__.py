@@ -12,14 +12,17 @@ from lit_pi.positions.longrope import LongRoPE
 from lit_pi.positions.no_positions import NoPositions
 from lit_pi.positions.ntk_aware import NTKAware
 from lit_pi.positions.ntk_by_parts import NTKByParts
+from lit_pi.positions.pose import PoSE
 from lit_pi.positions.prope import PRoPE
 from lit_pi.positions.resonance import Resonance
 from lit_pi.positions.rope import Rope
+from lit_pi.positions.train_positions import Contiguous, TrainPositions
 from lit_pi.positions.yarn import YaRN
 
 __all__ = [
     "AdjustedBase",
     "CoPE",
+    "Contiguous",
     "DerivedStrategy",
     "DynamicNTK",
     "Extrapolate",
@@ -31,10 +34,12 @@ __all__ = [
     "NTKByParts",
     "NoPositions",
     "PRoPE",
+    "PoSE",
     "PositionStrategy",
     "Resonance",
     "Rope",
     "StretchingStrategy",
+    "TrainPositions",
     "YaRN",
     "prefix_agrees",
 ]

@@ -48,9 +48,7 @@ class Random(Extrapolate):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    "position", [Rising(), Wide(), Following(), Shy(), HalfPrecision(), Opaque(), Random()], ids=type
-)
+@pytest.mark.parametrize("broken", [Rising, Wide, Following, Shy, HalfPrecision, Opaque, Random])
 def test_a_broken_strategy_is_found_out(broken: type[PositionStrategy]) -> None:
     with pytest.raises(Exception, match=r".+"):
         check_contract(broken())
