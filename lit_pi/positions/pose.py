@@ -65,11 +65,10 @@ class PoSE(TrainPositions):
         return torch.cat([self._skips_of_piece(length, generator) for length in lengths.tolist()])
 
     def _skips_of_piece(self, length: int, generator: torch.Generator) -> Int[Tensor, " piece"]:
-        cuts = min(self.chunks, length) - 1
         # Cuts are different places, none of them the first token's.
-        places = torch.randperm(length - 1, generator=generator)[:cuts].sort().values + 1 if cuts else []
-        skips, skip, room = torch.zeros(length, dtype=torch.long), 0, self.target_context - length
-        for place in list(places):
-            skip += int(torch.randint(room - skip + 1, (), generator=generator))
+        places = torch.randperm(length - 1, generator=generator)[: self.chunks - 1].sort().values + 1
+        skips, skip = torch.zeros(length, dtype=torch.long), 0
+        for place in places.tolist():
+            skip += int(torch.randint(self.target_context - length - skip + 1, (), generator=generator))
             skips[place:] = skip
         return skips

@@ -24,8 +24,9 @@ def test_pose_keeps_order_and_reaches_the_target(chunks: int) -> None:
     assert (positions[:, 0] == 0).all() and (steps >= 1).all()
     assert positions.max() < TARGET
     assert ((steps > 1).sum(dim=1) <= chunks - 1).all()
-    assert (positions[:, -1] > TARGET - 20).any() and (positions[:, -1] < SEQ + 20).any()
+    assert (positions[:, -1] > TARGET - 20).any()
     if chunks == 2:
+        assert (positions[:, -1] < SEQ + 20).any()
         skips = positions[:, -1] - (SEQ - 1)
         assert skips.double().mean() == pytest.approx((TARGET - SEQ) / 2, rel=0.1)  # uniform
         cuts = (steps > 1).double().argmax(dim=1)[skips > 0]
@@ -86,10 +87,9 @@ def test_a_resumed_run_trains_at_the_same_positions(tmp_path: Path, tiny: list[s
     weights = []
     for run, stops in (("whole", [6]), ("stopped", [4, 6])):
         for stop in stops:
-            resume = ["--ckpt_path=last"] if stop == 6 and len(stops) == 2 else []
-            cli = LitPiCLI(
-                [*words, *resume, f"--trainer.max_steps={stop}", f"--trainer.default_root_dir={tmp_path / run}"]
-            )
+            resume = ["--ckpt_path=last"] if stop != stops[0] else []
+            where = f"--trainer.default_root_dir={tmp_path / run}"
+            cli = LitPiCLI([*words, *resume, where, f"--trainer.max_steps={stop}"])
         weights.append(cli.model.state_dict())
     for name, tensor in weights[0].items():
         assert torch.equal(tensor, weights[1][name]), name
