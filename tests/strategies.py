@@ -13,6 +13,7 @@ from lit_pi.positions import (
     NTKByParts,
     PRoPE,
     Resonance,
+    SelfExtend,
     YaRN,
 )
 
@@ -35,4 +36,5 @@ STRATEGIES = {
     "cope": CoPE(AdjustedBase(500_000.0), clipped=20),
     "prope": PRoPE(0.25),
     "no-positions": NoPositions(),
+    "self-extend": SelfExtend(group_size=4, window=16),
 }

@@ -1,5 +1,7 @@
 """A Hugging Face causal language model whose positions come from a strategy."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -9,6 +11,7 @@ from transformers import PreTrainedModel
 from lit_pi.models.attention import document_mask
 from lit_pi.models.provenance import rope_parameters_of
 from lit_pi.models.rotary import RotaryEmbedding, install_rotary
+from lit_pi.models.rule_attention import install_rule
 from lit_pi.positions import PositionStrategy, Rope
 
 
@@ -27,6 +30,8 @@ class LanguageModel(nn.Module):
         position = position.for_model(rope_parameters_of(llm.config), rope)
         self.rotary = RotaryEmbedding(position, rope)
         install_rotary(llm, self.rotary)
+        if position.attention_rule is not None:
+            install_rule(llm, self.rotary)
         self.llm = llm
 
     @property
@@ -73,3 +78,19 @@ class LanguageModel(nn.Module):
         ).logits
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
+
+    def generate(
+        self, input_ids: Int[Tensor, "batch prompt"], max_new_tokens: int, **options: Any
+    ) -> Int[Tensor, "batch seq"]:
+        """Prompts of equal length and what follows them.
+
+        The context length is prompt and new tokens together from the first step on, so that keys in the cache keep
+        their angles: decoding step by step equals a full pass at that length, for every strategy.
+
+        Args:
+            input_ids: token ids of the prompts.
+            max_new_tokens: tokens to generate at most.
+            options: of transformers' `generate`.
+        """
+        self.rotary.context_length = input_ids.shape[1] + max_new_tokens
+        return self.llm.generate(input_ids, max_new_tokens=max_new_tokens, **options)  # type: ignore[operator]

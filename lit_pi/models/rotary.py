@@ -20,6 +20,7 @@ class RotaryEmbedding(nn.Module):
     Attributes:
         context_length: tokens of the sequence at hand, for strategies whose angles depend on it. The model sets it
             before each forward.
+        position_ids: positions of the forward at hand, which an attention rule maps.
     """
 
     def __init__(self, position: PositionStrategy, rope: Rope) -> None:
@@ -27,19 +28,29 @@ class RotaryEmbedding(nn.Module):
         self.position = position
         self.rope = rope
         self.context_length = rope.original_context
+        self.position_ids: Int[Tensor, "rows seq"] | None = None
 
     @torch.no_grad()
     def forward(
         self, hidden_states: Float[Tensor, "batch seq hidden"], position_ids: Int[Tensor, "rows seq"]
     ) -> tuple[Float[Tensor, "rows seq head_dim"], Float[Tensor, "rows seq head_dim"]]:
-        """Cosine and sine in the dtype of `hidden_states`."""
-        device = hidden_states.device.type
+        """Cosine and sine in the dtype of `hidden_states`; none under an attention rule, which rotates itself."""
+        if self.position.attention_rule is not None:
+            self.position_ids = position_ids
+            position_ids = torch.zeros_like(position_ids)
+        return self.phases(position_ids, hidden_states.dtype)
+
+    def phases(
+        self, position_ids: Int[Tensor, "rows seq"], dtype: torch.dtype
+    ) -> tuple[Float[Tensor, "rows seq head_dim"], Float[Tensor, "rows seq head_dim"]]:
+        """Cosine and sine of positions."""
+        device = position_ids.device.type
         with torch.autocast(device, enabled=False) if device != "meta" else nullcontext():
             angles = self.position.angles(position_ids, self.rope, self.context_length)
             scaling = self.position.attention_scaling(self.rope, self.context_length)
             both_halves = torch.cat((angles, angles), dim=-1)
             cos, sin = both_halves.cos() * scaling, both_halves.sin() * scaling
-        return cos.to(hidden_states.dtype), sin.to(hidden_states.dtype)
+        return cos.to(dtype), sin.to(dtype)
 
     def extra_repr(self) -> str:
         """The strategy and what it starts from, as `print(model)` shows them."""

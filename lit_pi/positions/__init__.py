@@ -1,6 +1,7 @@
 """Position strategies: how token positions become rotary angles. Pure torch, one file a strategy."""
 
 from lit_pi.positions.adjusted_base import AdjustedBase
+from lit_pi.positions.attention_rule import AttentionRule, Pass
 from lit_pi.positions.base import DerivedStrategy, PositionStrategy, StretchingStrategy, prefix_agrees
 from lit_pi.positions.cope import CoPE
 from lit_pi.positions.dynamic_ntk import DynamicNTK
@@ -16,11 +17,13 @@ from lit_pi.positions.pose import PoSE
 from lit_pi.positions.prope import PRoPE
 from lit_pi.positions.resonance import Resonance
 from lit_pi.positions.rope import Rope
+from lit_pi.positions.self_extend import SelfExtend
 from lit_pi.positions.train_positions import Contiguous, TrainPositions
 from lit_pi.positions.yarn import YaRN
 
 __all__ = [
     "AdjustedBase",
+    "AttentionRule",
     "CoPE",
     "Contiguous",
     "DerivedStrategy",
@@ -34,10 +37,12 @@ __all__ = [
     "NTKByParts",
     "NoPositions",
     "PRoPE",
+    "Pass",
     "PoSE",
     "PositionStrategy",
     "Resonance",
     "Rope",
+    "SelfExtend",
     "StretchingStrategy",
     "TrainPositions",
     "YaRN",

@@ -9,6 +9,7 @@ from jaxtyping import Float32, Int
 from torch import Tensor
 
 from lit_pi.errors import UserError
+from lit_pi.positions.attention_rule import AttentionRule
 from lit_pi.positions.rope import Rope
 
 
@@ -42,6 +43,11 @@ class PositionStrategy(ABC):
         """Factor on cosine and sine; attention scores are multiplied by its square."""
         return 1.0
 
+    @property
+    def attention_rule(self) -> AttentionRule | None:
+        """Which distance a query sees, where that is not how far the key stands before it."""
+        return None
+
     def rope_parameters(self, rope: Rope) -> dict[str, Any]:
         """The `rope_parameters` of a transformers config that rotates the same way.
 
@@ -51,9 +57,14 @@ class PositionStrategy(ABC):
             UserError: those factors cannot say what this strategy does.
         """
         inv_freq = self.inv_freq(rope, rope.original_context).double()
-        if not self.prefix_consistent or not (inv_freq > 0).all():
-            reason = "a frequency of zero" if self.prefix_consistent else "angles that depend on the sequence's length"
-            raise UserError(f"transformers has no rope type for {type(self).__name__}, which has {reason}")
+        reasons = {
+            "an attention rule of its own": self.attention_rule is not None,
+            "angles that depend on the sequence's length": not self.prefix_consistent,
+            "a frequency of zero": not (inv_freq > 0).all(),
+        }
+        for reason, holds in reasons.items():
+            if holds:
+                raise UserError(f"transformers has no rope type for {type(self).__name__}, which has {reason}")
         factors = (rope.inv_freq().double() / inv_freq).tolist()
         return {
             "rope_type": "longrope",

@@ -8,6 +8,7 @@ ROOT = Path(__file__).parents[2]
 MAY_IMPORT = {
     "errors": set(),
     "positions": {"errors"},
+    "theory": {"positions"},
     "evaluation": {"errors", "data.batches"},
     "data": {"errors", "evaluation"},
     "models": {"errors", "positions"},

@@ -1,0 +1,87 @@
+"""Attention under a rule that changes which distance a query sees."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.models.llama.modeling_llama import repeat_kv, rotate_half
+
+from lit_pi.models.rotary import RotaryEmbedding
+
+RULE_ATTENTION = "lit_pi_rule"
+"""Name of the attention under which models with a rule run."""
+
+QUERIES = 512
+"""Queries whose scores stand in memory at once."""
+
+_ROTARY = "rule_rotary"
+
+
+def rule_attention(
+    module: nn.Module,
+    query: Float[Tensor, "batch heads queries head_dim"],
+    key: Float[Tensor, "batch kv_heads keys head_dim"],
+    value: Float[Tensor, "batch kv_heads keys head_dim"],
+    attention_mask: Bool[Tensor, "batch 1 queries keys"] | None,
+    scaling: float,
+    **kwargs: Any,
+) -> tuple[Float[Tensor, "batch queries heads head_dim"], None]:
+    """Scores of every pass, each pair's taken from its own, in one softmax: exact, block of queries after block.
+
+    Queries and keys arrive without rotation, so a key that generation keeps in its cache serves every later query.
+    """
+    rotary: RotaryEmbedding = getattr(module, _ROTARY)
+    rule = rotary.position.attention_rule
+    assert rule is not None and rotary.position_ids is not None
+    groups = query.shape[1] // key.shape[1]
+    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    query_positions, past = rotary.position_ids, key.shape[2] - query.shape[2]
+    # Positions of what is in the cache already: generation counts on from 0.
+    counted = torch.arange(key.shape[2], device=key.device).expand(len(query_positions), -1)
+    key_positions = counted if past else query_positions
+    passes = rule.passes(query_positions, key_positions)
+    queries = [_rotate(query, rotary, each.query_positions) for each in passes]
+    keys = [_rotate(key, rotary, each.key_positions) for each in passes]
+    output = []
+    for start in range(0, query.shape[2], QUERIES):
+        rows = slice(start, start + QUERIES)
+        seen = slice(0, min(start + QUERIES, query.shape[2]) + past)
+        pass_of = rule.pass_of(query_positions[:, rows], key_positions[:, seen])[:, None]
+        scores = queries[0][:, :, rows] @ keys[0][:, :, seen].mT
+        for index in range(1, len(passes)):
+            other = queries[index][:, :, rows] @ keys[index][:, :, seen].mT
+            scores = torch.where(pass_of == index, other, scores)
+        allowed = _allowed(attention_mask, rows, seen, past, scores)
+        weights = (scores * scaling).masked_fill(~allowed, -torch.inf)
+        wide = torch.promote_types(weights.dtype, torch.float32)
+        output.append(weights.softmax(-1, dtype=wide).to(value.dtype) @ value[:, :, seen])
+    return torch.cat(output, dim=2).transpose(1, 2), None
+
+
+def install_rule(llm: PreTrainedModel, rotary: RotaryEmbedding) -> None:
+    """Make the model's attention follow the rule of the rotary embedding's strategy."""
+    llm.set_attn_implementation(RULE_ATTENTION)
+    for module in llm.modules():
+        if hasattr(module, "k_proj"):
+            object.__setattr__(module, _ROTARY, rotary)  # not as a submodule of every layer
+
+
+def _rotate(
+    states: Float[Tensor, "batch heads seq head_dim"], rotary: RotaryEmbedding, positions: Int[Tensor, "rows seq"]
+) -> Float[Tensor, "batch heads seq head_dim"]:
+    cos, sin = (phase[:, None] for phase in rotary.phases(positions, states.dtype))
+    return states * cos + rotate_half(states) * sin
+
+
+def _allowed(
+    mask: Bool[Tensor, "batch 1 queries keys"] | None, rows: slice, seen: slice, past: int, scores: Tensor
+) -> Bool[Tensor, "rows 1 queries keys"]:
+    """The mask's part, or causal attention in which the last query stands at the last key."""
+    if mask is not None:
+        return mask[:, :, rows, seen]
+    return torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril(rows.start + past)[None, None]
+
+
+AttentionInterface.register(RULE_ATTENTION, rule_attention)
