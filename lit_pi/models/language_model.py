@@ -93,4 +93,8 @@ class LanguageModel(nn.Module):
             options: of transformers' `generate`.
         """
         self.rotary.context_length = input_ids.shape[1] + max_new_tokens
-        return self.llm.generate(input_ids, max_new_tokens=max_new_tokens, **options)  # type: ignore[operator]
+        # Left to itself, transformers takes every token of the padding's id for padding.
+        everything = torch.ones_like(input_ids)
+        return self.llm.generate(  # type: ignore[operator]
+            input_ids, attention_mask=everything, max_new_tokens=max_new_tokens, **options
+        )
