@@ -5,7 +5,8 @@ if __name__ != "lit_pi.callbacks":
         "this folder is the package `lit_pi.callbacks`: run `pip install -e .` and import that name"
     )
 
+from lit_pi.callbacks.attention_bounds import AttentionBounds
 from lit_pi.callbacks.checkpoint import Checkpoint
 from lit_pi.callbacks.perplexity_curve import PerplexityCurve
 
-__all__ = ["Checkpoint", "PerplexityCurve"]
+__all__ = ["AttentionBounds", "Checkpoint", "PerplexityCurve"]

@@ -18,6 +18,8 @@ from lit_pi.models import LanguageModel, ModelSource
 from lit_pi.models.attention import attention_kernel
 from lit_pi.models.checkpoint import check_checkpoint, model_record
 from lit_pi.models.provenance import KEY
+from lit_pi.models.rotary import RotaryEmbedding
+from lit_pi.models.rule_attention import RULE_ATTENTION
 from lit_pi.parallel import FSDP2
 from lit_pi.positions import (
     Contiguous,
@@ -113,19 +115,12 @@ class LitLlama(LightningModule):
         assert self.model is not None
         return self.model(*args, **kwargs)
 
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Give the tokens of a training batch the positions they train at."""
-        if not isinstance(batch, TrainingBatch):
-            return batch
-        positions = self.train_positions(batch.position_ids, batch.input_ids, self.trainer.global_step)
-        return batch._replace(position_ids=positions)
-
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         """Mean negative log-likelihood of the batch's targets, in nats a token."""
         token_nll = self(
             batch.input_ids,
             batch.targets,
-            position_ids=batch.position_ids,
+            position_ids=self.train_positions(batch.position_ids, batch.input_ids, self.global_step),
             document_ids=batch.document_ids,
             context_length=self.train_positions.context_length(batch.input_ids.shape[1]),
         )
@@ -199,6 +194,12 @@ class LitLlama(LightningModule):
             )
 
     @property
+    def rotary(self) -> RotaryEmbedding:
+        """Gives the model its angles."""
+        assert self.model is not None
+        return self.model.rotary
+
+    @property
     def rope(self) -> Rope:
         """What the model was pre-trained with."""
         assert self.model is not None
@@ -216,7 +217,9 @@ class LitLlama(LightningModule):
             "checkpoint_position": self.checkpoint_position,
             "precision": self.trainer.precision,
             "compute_dtype": str(dtype).removeprefix("torch."),
-            "attention_kernel": attention_kernel(self.device, dtype, self.rope.head_dim, self.rope.original_context),
+            "attention_kernel": RULE_ATTENTION
+            if self.position.attention_rule
+            else attention_kernel(self.device, dtype, self.rope.head_dim, self.rope.original_context),
             "one_forward_for_all_context_lengths": all(self._checked.values()),
         }
 

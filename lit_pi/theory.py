@@ -11,7 +11,7 @@ the frequencies of pre-training. Distances are in tokens, and all is computed in
 import math
 
 import torch
-from jaxtyping import Complex, Complex128, Float, Float64, Real
+from jaxtyping import Bool, Complex, Complex128, Float, Float64, Real
 from torch import Tensor
 
 from lit_pi.positions import Rope
@@ -103,6 +103,22 @@ def extrapolation_bound(distances: Real[Tensor, " n"], inv_freq: Float[Tensor, "
         inv_freq: theta_j in radians a token, in the order of the sum: from the highest frequency on.
     """
     return _phases(distances, inv_freq).cumsum(-1).abs().sum(-1)
+
+
+def unseen_frequencies(inv_freq: Float[Tensor, " half"], rope: Rope, context_length: int) -> Bool[Tensor, " half"]:
+    """Which frequencies reach angles that pre-training has not seen.
+
+    A frequency that turned at least once in the original context has seen every angle. Another one has seen those up
+    to its largest there, and leaves them where its largest angle in `context_length` tokens is larger.
+
+    Args:
+        inv_freq: of the strategy, in radians a token.
+        rope: of pre-training.
+        context_length: tokens.
+    """
+    seen = (rope.original_context - 1) * rope.inv_freq().double()
+    # Float32 frequencies times positions end a rounding apart.
+    return (seen < 2 * math.pi) & ((context_length - 1) * inv_freq.double() > seen * (1 + 1e-6))
 
 
 def _wide(vector: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:

@@ -33,31 +33,45 @@ def rule_attention(
     Queries and keys arrive without rotation, so a key that generation keeps in its cache serves every later query.
     """
     rotary: RotaryEmbedding = getattr(module, _ROTARY)
-    rule = rotary.position.attention_rule
-    assert rule is not None and rotary.position_ids is not None
+    assert rotary.position_ids is not None
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     query_positions, past = rotary.position_ids, key.shape[2] - query.shape[2]
     # Positions of what is in the cache already: generation counts on from 0.
     counted = torch.arange(key.shape[2], device=key.device).expand(len(query_positions), -1)
     key_positions = counted if past else query_positions
-    passes = rule.passes(query_positions, key_positions)
-    queries = [_rotate(query, rotary, each.query_positions) for each in passes]
-    keys = [_rotate(key, rotary, each.key_positions) for each in passes]
     output = []
     for start in range(0, query.shape[2], QUERIES):
         rows = slice(start, start + QUERIES)
         seen = slice(0, min(start + QUERIES, query.shape[2]) + past)
-        pass_of = rule.pass_of(query_positions[:, rows], key_positions[:, seen])[:, None]
-        scores = queries[0][:, :, rows] @ keys[0][:, :, seen].mT
-        for index in range(1, len(passes)):
-            other = queries[index][:, :, rows] @ keys[index][:, :, seen].mT
-            scores = torch.where(pass_of == index, other, scores)
+        scores = rule_scores(
+            rotary, query[:, :, rows], key[:, :, seen], query_positions[:, rows], key_positions[:, seen]
+        )
         allowed = _allowed(attention_mask, rows, seen, past, scores)
         weights = (scores * scaling).masked_fill(~allowed, -torch.inf)
         wide = torch.promote_types(weights.dtype, torch.float32)
         output.append(weights.softmax(-1, dtype=wide).to(value.dtype) @ value[:, :, seen])
     return torch.cat(output, dim=2).transpose(1, 2), None
+
+
+def rule_scores(
+    rotary: RotaryEmbedding,
+    query: Float[Tensor, "batch heads queries head_dim"],
+    key: Float[Tensor, "batch heads keys head_dim"],
+    query_positions: Int[Tensor, "rows queries"],
+    key_positions: Int[Tensor, "rows keys"],
+) -> Float[Tensor, "batch heads queries keys"]:
+    """Scores, not yet scaled, of queries and keys without rotation, as the strategy with or without a rule has them."""
+    rule = rotary.position.attention_rule
+    if rule is None:
+        return _rotate(query, rotary, query_positions) @ _rotate(key, rotary, key_positions).mT
+    passes = rule.passes(query_positions, key_positions)
+    pass_of = rule.pass_of(query_positions, key_positions)[:, None]
+    scores = query.new_zeros(())
+    for index, each in enumerate(passes):
+        own = _rotate(query, rotary, each.query_positions) @ _rotate(key, rotary, each.key_positions).mT
+        scores = torch.where(pass_of == index, own, scores)
+    return scores
 
 
 def install_rule(llm: PreTrainedModel, rotary: RotaryEmbedding) -> None:
