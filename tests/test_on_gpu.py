@@ -56,7 +56,7 @@ def test_generation_with_an_attention_rule() -> None:
     [
         ["--trainer.precision=bf16-true"],
         ["--trainer.precision=bf16-mixed"],
-        ["--trainer.strategy=FSDP2", "--trainer.devices=1"],
+        ["--trainer.strategy=fsdp2", "--trainer.devices=1"],
     ],
     ids=["bf16-true", "bf16-mixed", "fsdp2"],
 )

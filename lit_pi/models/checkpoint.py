@@ -83,7 +83,8 @@ def check_checkpoint(content: dict[str, Any], model: LanguageModel, path: str | 
         raise UserError(f"{path} is not a checkpoint of lit_pi: name one that `lit-pi fit` wrote")
     wanted = {f"model.{name}": tensor.shape for name, tensor in model.state_dict().items()}
     # A sharded checkpoint is read straight into the model's shards and has no weights here.
-    found = {name: tensor.shape for name, tensor in content.get("state_dict", wanted).items()}
+    weights = content.get("state_dict")
+    found = wanted if weights is None else {name: tensor.shape for name, tensor in weights.items()}
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
             raise UserError(

@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
@@ -45,6 +46,13 @@ class FSDP2(ModelParallelStrategy):
         """Shard over the whole world: Lightning's own default is tensor parallelism inside a node."""
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
+
+    def setup(self, trainer: Trainer) -> None:
+        """Evaluate under `no_grad`: gathered weights cannot be inference tensors (as for Lightning's own FSDP)."""
+        for loop in (trainer.fit_loop.epoch_loop.val_loop, trainer.validate_loop, trainer.test_loop):
+            loop.inference_mode = False
+        trainer.predict_loop.inference_mode = False
+        super().setup(trainer)
 
     def shard(self, model: LanguageModel) -> None:
         """Shard each decoder layer and the rest of the model, in place."""
