@@ -9,9 +9,9 @@ import sys
 import tempfile
 import time
 
-from lit_pi.data import Corpus, StandardLibrary
 from lit_pi.data.build import open_store
-from lit_pi.data.corpus import Document
+from lit_pi.data.corpora import Corpus, StandardLibrary
+from lit_pi.data.corpora.corpus import Document
 from lit_pi.data.tokenizer import load_tokenizer
 
 RUNS = 7

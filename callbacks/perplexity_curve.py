@@ -8,8 +8,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.table import Table
 
-from lit_pi.data import LongContextData, Perplexity
+from lit_pi.data import LongContextData
 from lit_pi.data.batches import ScoringBatch
+from lit_pi.data.evaluations import Perplexity
 from lit_pi.evaluation.figures import perplexity_figure
 from lit_pi.evaluation.perplexity import CurvePoint, PerplexitySums
 from lit_pi.evaluation.results import add_record

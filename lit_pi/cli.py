@@ -20,7 +20,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 # Short class names in YAML work for classes that are imported.
 import lit_pi.callbacks
-import lit_pi.data
+import lit_pi.data.corpora
+import lit_pi.data.evaluations
 import lit_pi.parallel
 import lit_pi.positions  # noqa: F401
 from lit_pi.callbacks import Checkpoint, PerplexityCurve

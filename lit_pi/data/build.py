@@ -24,7 +24,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from lit_pi.data.corpus import Corpus, Document, Dropped, Split
+from lit_pi.data.corpora.corpus import Corpus, Document, Dropped, Split
 from lit_pi.data.store import FORMAT, Batch, StoreWriter, TokenStore, sync
 from lit_pi.data.tokenizer import BYTES, load_tokenizer, tokenizer_fingerprint
 from lit_pi.errors import UserError

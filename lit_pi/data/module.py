@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
 
 from lit_pi.data.build import open_store
-from lit_pi.data.corpus import Corpus
-from lit_pi.data.evaluation import Evaluation
+from lit_pi.data.corpora.corpus import Corpus
+from lit_pi.data.evaluations.evaluation import Evaluation
 from lit_pi.data.order import EndlessOrder, Progress, RankShare, ResumableLoader
 from lit_pi.data.sequences import Packing, Sequences, collate
 from lit_pi.data.tokenizer import load_tokenizer

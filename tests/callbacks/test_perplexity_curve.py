@@ -13,7 +13,9 @@ from lit_pi.callbacks import PerplexityCurve
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lit_pi.data import LongContextData, Perplexity, TextFiles
+from lit_pi.data import LongContextData
+from lit_pi.data.corpora import TextFiles
+from lit_pi.data.evaluations import Perplexity
 from lit_pi.models import FromScratch
 from lit_pi.module import LitLlama
 from lit_pi.positions import DynamicNTK, Extrapolate, Interpolate, PositionStrategy, Rope

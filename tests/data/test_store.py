@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from lit_pi.data import Corpus, TextFiles
 from lit_pi.data import build as build_module
 from lit_pi.data.build import open_store
-from lit_pi.data.corpus import Document, Dropped, Split
+from lit_pi.data.corpora import Corpus, TextFiles
+from lit_pi.data.corpora.corpus import Document, Dropped, Split
 from lit_pi.data.store import TokenStore
 from lit_pi.data.tokenizer import load_tokenizer
 from lit_pi.errors import UserError

@@ -8,8 +8,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from lit_pi.data.corpus import Corpus, Document, Dropped, Split, describe_files
-from lit_pi.data.readers import FORMATS, Undecodable, is_supported, read_documents
+from lit_pi.data.corpora.corpus import Corpus, Document, Dropped, Split, describe_files
+from lit_pi.data.corpora.readers import FORMATS, Undecodable, is_supported, read_documents
 from lit_pi.errors import UserError
 
 

@@ -8,8 +8,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from lit_pi.data import TextFiles
-from lit_pi.data.corpus import Document, Dropped
+from lit_pi.data.corpora import TextFiles
+from lit_pi.data.corpora.corpus import Document, Dropped
 from lit_pi.errors import UserError
 
 TEXTS = ["one", "zwei – drei", "four\nfive\n", "🙂" * 40]

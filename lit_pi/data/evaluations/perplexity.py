@@ -9,8 +9,8 @@ from transformers import PreTrainedTokenizerFast
 
 from lit_pi.data.batches import IGNORE, ScoringBatch
 from lit_pi.data.build import open_store
-from lit_pi.data.corpus import Corpus, Split
-from lit_pi.data.evaluation import Evaluation, ScoringBatches
+from lit_pi.data.corpora.corpus import Corpus, Split
+from lit_pi.data.evaluations.evaluation import Evaluation, ScoringBatches
 from lit_pi.data.store import TokenStore
 from lit_pi.errors import UserError
 from lit_pi.evaluation.windows import Bos, Shape, Window, WindowPlan, plan_batches

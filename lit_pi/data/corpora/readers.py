@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pyarrow
 from pyarrow.parquet import ParquetFile
 
-from lit_pi.data.corpus import Document
+from lit_pi.data.corpora.corpus import Document
 from lit_pi.errors import UserError
 
 PARQUET_ROWS = 64

@@ -3,8 +3,8 @@
 import sysconfig
 from pathlib import Path
 
-from lit_pi.data import StandardLibrary
-from lit_pi.data.corpus import Document, Split
+from lit_pi.data.corpora import StandardLibrary
+from lit_pi.data.corpora.corpus import Document, Split
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 

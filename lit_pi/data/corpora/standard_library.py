@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lit_pi.data.corpus import Corpus, Document, Dropped, Split, describe_files
+from lit_pi.data.corpora.corpus import Corpus, Document, Dropped, Split, describe_files
 from lit_pi.errors import UserError
 
 INSTALLED = {"site-packages", "dist-packages", "__pycache__"}

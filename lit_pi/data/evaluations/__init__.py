@@ -1,0 +1,6 @@
+"""What is measured on documents, one file an evaluation."""
+
+from lit_pi.data.evaluations.evaluation import Evaluation, ScoringBatches
+from lit_pi.data.evaluations.perplexity import Perplexity
+
+__all__ = ["Evaluation", "Perplexity", "ScoringBatches"]
