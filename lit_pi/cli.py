@@ -4,12 +4,15 @@ import logging
 import re
 import sys
 import warnings
+from collections.abc import Callable
 from datetime import datetime
 from importlib import resources
+from inspect import signature
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
+from docstring_parser import parse as parse_docstring
 from jsonargparse import set_parsing_settings
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch import LightningModule, Trainer
@@ -26,6 +29,8 @@ import lit_pi.parallel
 import lit_pi.positions  # noqa: F401
 from lit_pi.callbacks import Checkpoint, PerplexityCurve
 from lit_pi.data import LongContextData
+from lit_pi.data.prepare import prepare
+from lit_pi.data.train_tokenizer import train_tokenizer
 from lit_pi.errors import UserError
 from lit_pi.evaluation.report import report
 from lit_pi.models.checkpoint import checkpoints_of, newest_checkpoint
@@ -36,6 +41,10 @@ LAST = "last"
 """What `--ckpt_path` takes for the newest complete checkpoint of the run directory."""
 
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True, add_print_completion_argument=True)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"prepare": prepare, "tokenizer": train_tokenizer, "report": report}
+"""Commands without a Trainer: their functions' arguments and docstrings are options and help."""
 
 
 class Parser(LightningArgumentParser):
@@ -82,7 +91,7 @@ class RunConfig(SaveConfigCallback):
 
 
 class LitPiCLI(LightningCLI):
-    """`lit-pi fit | validate | test`, driven by YAML, and `report`, which needs no Trainer."""
+    """`lit-pi fit | validate | test`, driven by YAML, and the `COMMANDS`, which need no Trainer."""
 
     def __init__(self, args: ArgsType = None) -> None:
         super().__init__(
@@ -113,18 +122,27 @@ class LitPiCLI(LightningCLI):
         """Parse the command line, with presets named by their path under `configs/`."""
         words = args if isinstance(args, list) else sys.argv[1:]
         self.config = parser.parse_args([preset(word) for word in words])
-        if self.config.subcommand == "report":
-            report(self.config.report.directories, self.config.report.output)
+        if command := COMMANDS.get(self.config.subcommand):
+            arguments = parser.instantiate_classes(self.config)[self.config.subcommand]
+            command(**{name: arguments[name] for name in signature(command).parameters})
             parser.exit()
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         """Add Lightning's subcommands, and those of lit_pi's own."""
         super()._add_subcommands(parser, **kwargs)
-        subparser = Parser(description="One table and one picture of several runs.")
-        subparser.add_argument("directories", nargs="+", type=Path, help="run directories that were tested")
-        subparser.add_argument("--output", type=Path, default=Path("runs/report"), help="directory to write to")
         assert parser._subcommands_action is not None
-        parser._subcommands_action.add_subcommand("report", subparser, help=subparser.description)
+        for name, command in COMMANDS.items():
+            text = parse_docstring(command.__doc__ or "")
+            subparser = Parser(description=f"{text.short_description}", parser_mode="omegaconf+", env_prefix="LIT_PI")
+            subparser.add_argument("-c", "--config", action="config", help="Path to a configuration file in YAML.")
+            if command is report:
+                subparser.add_argument("directories", nargs="+", type=Path, help="run directories that were tested")
+            described = {param.arg_name: param.description for param in text.params}
+            flags = {name for name, parameter in signature(command).parameters.items() if parameter.annotation is bool}
+            subparser.add_function_arguments(command, skip={"directories", *flags}, sub_configs=True)
+            for flag in flags:
+                subparser.add_argument(f"--{flag}", action="store_true", help=described[flag])
+            parser._subcommands_action.add_subcommand(name, subparser, help=text.short_description)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add checkpointing, and the paper's optimizer as defaults that YAML can override."""

@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -64,6 +64,25 @@ def open_store(
     Raises:
         UserError: documents cannot be read, there are none, the cache cannot be written, or the disk is full.
     """
+    target, description = _place(corpus, split, tokenizer)
+    if not target.exists():
+        with _locked(target):
+            if not target.exists():
+                _build(corpus, split, tokenizer, description, target, progress)
+    return TokenStore(target)
+
+
+def store_directory(corpus: Corpus, split: Split, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """Where the store of a split is, or would be built.
+
+    Raises:
+        UserError: the corpus has no such split.
+    """
+    return _place(corpus, split, tokenizer)[0]
+
+
+def _place(corpus: Corpus, split: Split, tokenizer: PreTrainedTokenizerFast) -> tuple[Path, dict[str, Any]]:
+    """Directory of a store, and the constant part of its manifest."""
     fingerprints = [FORMAT, corpus.fingerprint(split), tokenizer_fingerprint(tokenizer)]
     description = {
         "corpus": {"name": corpus.name, "split": split, "fingerprint": fingerprints[1]},
@@ -72,12 +91,7 @@ def open_store(
         "dtype": "uint16" if len(tokenizer) <= 2**16 else "uint32",
     }
     digest = hashlib.sha256(json.dumps(fingerprints, sort_keys=True).encode()).hexdigest()[:16]
-    target = cache_directory() / "stores" / f"{corpus.name}-{split}-{digest}"
-    if not target.exists():
-        with _locked(target):
-            if not target.exists():
-                _build(corpus, split, tokenizer, description, target, progress)
-    return TokenStore(target)
+    return cache_directory() / "stores" / f"{corpus.name}-{split}-{digest}", description
 
 
 @contextmanager
@@ -113,6 +127,7 @@ def _build(
             for batch in _encoded(encoder, _batches(rest)):
                 writer.append(batch)
                 bar.show(writer.manifest)
+            writer.finish()
         if not writer.manifest["documents"]["kept"]:
             raise UserError(f"there are no documents in split {split!r} of {corpus.name}: add some that hold text")
         sync(partial)
@@ -136,7 +151,8 @@ def _batches(documents: Iterable[Document | Dropped]) -> Iterator[tuple[int, lis
     batch: list[Document | Dropped] = []
     total = 0
     for document in documents:
-        weight = DOCUMENT_CHARACTERS + (len(document.text) if isinstance(document, Document) else 0)
+        weight = DOCUMENT_CHARACTERS
+        weight += len(document.prompt) + len(document.text) if isinstance(document, Document) else 0
         if batch and total + weight > BATCH_CHARACTERS:
             yield total, batch
             batch, total = [], 0
@@ -192,9 +208,11 @@ class _Encoder:
         """
         documents = [item for item in items if isinstance(item, Document)]
         dropped = Counter(item.reason for item in items if isinstance(item, Dropped))
-        kept, tokens = [], []
-        for document, ids in zip(documents, self._ids([text for _, text in documents]), strict=True):
-            if not len(ids):
+        kept, tokens, prompts = [], [], []
+        prompt_ids = self._prompt_ids(documents)
+        for document, prompt, text in zip(documents, prompt_ids, self._ids([d.text for d in documents]), strict=True):
+            ids = np.concatenate((prompt, text)) if len(prompt) else text
+            if not len(text):
                 dropped["empty"] += 1
                 continue
             if (largest := int(ids.max())) >= self.vocabulary_size:
@@ -204,13 +222,21 @@ class _Encoder:
                 )
             kept.append(document)
             tokens.append(ids.astype(self.dtype))
+            prompts.append(len(prompt))
         return Batch(
             ids=[document.id for document in kept],
             tokens=np.concatenate(tokens) if tokens else np.empty(0, self.dtype),
             lengths=np.array([len(ids) for ids in tokens], np.int64),
-            document_bytes=np.array([len(document.text.encode()) for document in kept], np.int64),
+            document_bytes=np.array([len((d.prompt + d.text).encode()) for d in kept], np.int64),
+            prompt_tokens=np.array(prompts, np.int64),
+            sources=[document.source for document in kept],
             dropped=dropped,
         )
+
+    def _prompt_ids(self, documents: list[Document]) -> Iterable[NDArray[np.unsignedinteger]]:
+        if any(document.prompt for document in documents):
+            return self._ids([document.prompt for document in documents])
+        return repeat(np.empty(0, np.uint32), len(documents))
 
     def _ids(self, texts: list[str]) -> Iterator[NDArray[np.unsignedinteger]]:
         if self.bytes_are_ids:

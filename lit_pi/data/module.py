@@ -1,24 +1,30 @@
 """What to train on and what to evaluate."""
 
+from collections.abc import Mapping
 from functools import cached_property, partial
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.loops.progress import _ProcessedTracker
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
-from torch.utils.data import DataLoader
+from torch.utils.data import ConcatDataset, DataLoader
 from transformers import PreTrainedTokenizerFast
 
 from lit_pi.data.build import open_store
 from lit_pi.data.corpora.corpus import Corpus
 from lit_pi.data.evaluations.evaluation import Evaluation
 from lit_pi.data.order import EndlessOrder, Progress, RankShare, ResumableLoader
-from lit_pi.data.sequences import Packing, Sequences, collate
+from lit_pi.data.packing import Packing
+from lit_pi.data.sequences import Sequences, collate
+from lit_pi.data.store import TokenStore
 from lit_pi.data.tokenizer import load_tokenizer
 from lit_pi.errors import UserError
 
 LENGTH_MULTIPLE = 8
 """Tensor cores and sequence sharding want training sequences of a multiple of this many tokens."""
+OF_A_LENGTH = 64
+"""Sequences of about one length that stay together when each holds one document."""
 
 
 class LongContextData(LightningDataModule):
@@ -62,7 +68,7 @@ class LongContextData(LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
-        self.sequences: Sequences | None = None
+        self.sequences: dict[str, Sequences] | None = None
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
@@ -77,33 +83,64 @@ class LongContextData(LightningDataModule):
             if self.train is None:
                 raise UserError("there is nothing to train on: name a corpus in `data.train`")
             store = open_store(self.train, "train", self.tokenizer)
-            self.sequences = Sequences(store, self.tokenizer, self.context_length, self.packing)
-            if not len(self.sequences):
+            self.sequences = self._sequences(store, self.train.weights)
+            if not any(map(len, self.sequences.values())):
                 raise UserError(f"the training documents of {self.train.name} hold no token to learn: add text")
-            rank_zero_info("Training data: %s", self._accounting(self.sequences))
+            for source, sequences in self.sequences.items():
+                rank_zero_info("Training data%s: %s", f", {source}" if source else "", self._describe(sequences))
+            unweighed = store.manifest["sources"].keys() - self.sequences.keys() if self.train.weights else ()
+            if unweighed:
+                rank_zero_info("Training data left out for want of a weight: %s", ", ".join(sorted(unweighed)))
 
-    def _accounting(self, sequences: Sequences) -> str:
+    def _sequences(self, store: TokenStore, weights: Mapping[str, float] | None) -> dict[str, Sequences]:
+        """Sequences by source, or all of them where none is weighed."""
+        if weights is None:
+            return {"": Sequences(store, self.tokenizer, self.context_length, self.packing)}
+        places = {source: place for place, source in enumerate(store.manifest["sources"])}
+        found = {}
+        for source, weight in weights.items():
+            if weight > 0:
+                if source not in places:
+                    raise UserError(f"weights name the source {source!r}: the corpus has {', '.join(places)}")
+                documents = np.flatnonzero(store.sources == places[source])
+                found[source] = Sequences(store, self.tokenizer, self.context_length, self.packing, documents)
+                if not len(found[source]):
+                    raise UserError(f"the documents of source {source!r} hold no token to learn: give it no weight")
+        return found
+
+    def _describe(self, sequences: Sequences) -> str:
         count = sequences.accounting()
-        padded = count["positions_padded"] / (count["sequences"] * self.context_length)
+        padded = count.padded / max(count.sequences * self.context_length, 1)
+        left_out = ", ".join(f"{number:,} {reason}" for reason, number in count.left_out.items() if number)
         return (
-            f"{count['documents']:,} documents in {count['sequences']:,} sequences of {self.context_length:,} tokens "
-            f"({self.packing}): {count['positions_trained']:,} tokens to learn, {padded:.1%} padding, none left out"
+            f"{count.documents:,} documents in {count.sequences:,} sequences of {self.context_length:,} tokens "
+            f"({self.packing}, {padded:.1%} padding); of {count.tokens:,} tokens {count.learnt:,} are learnt, "
+            f"not learnt are {left_out or 'none'}"
         )
 
     def train_dataloader(self) -> ResumableLoader:
         """Training sequences in an order that a resumed run continues exactly."""
         trainer = self.trainer
-        assert trainer is not None and self.sequences is not None
+        assert trainer is not None and self.sequences is not None and self.train is not None
+        weights = self.train.weights
         batches: _ProcessedTracker = trainer.fit_loop.epoch_loop.batch_progress.total  # type: ignore[assignment]
         progress = Progress(lambda: batches.processed, self.batch_size * self._world_size)
+        single = self.packing == "single"
         order = EndlessOrder(
-            len(self.sequences), self.seed, self._world_size, self._rank, self.batch_size, progress.consumed
+            [len(sequences) for sequences in self.sequences.values()],
+            self.seed,
+            self._world_size,
+            self._rank,
+            self.batch_size,
+            progress.consumed,
+            weights=None if weights is None else [weights[source] for source in self.sequences],
+            neighbours=OF_A_LENGTH if single else 1,
         )
         return ResumableLoader(
-            self.sequences,
+            ConcatDataset(self.sequences.values()),
             batch_size=self.batch_size,
             sampler=order,
-            collate_fn=collate,
+            collate_fn=partial(collate, trim=single),
             progress=progress,
             **self._reading,
         )

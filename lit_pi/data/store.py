@@ -1,5 +1,6 @@
 """Documents as tokens in a directory: read by memory map, written a batch at a time."""
 
+import hashlib
 import json
 import os
 from collections import Counter
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from lit_pi.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 """Version of the files below."""
 
 MANIFEST = "manifest.json"
@@ -24,12 +25,18 @@ TOKEN_OFFSETS = "token_offsets.bin"
 """int64: where each document starts in the tokens, and the end of the last."""
 DOCUMENT_BYTES = "document_bytes.bin"
 """int64: UTF-8 bytes of each document's text."""
+PROMPT_TOKENS = "prompt_tokens.bin"
+"""int64: how many of each document's tokens are its prompt."""
+SOURCES = "sources.bin"
+"""uint16: each document's place among the manifest's sources."""
 IDS = "ids.bin"
 """Document ids in UTF-8, one after another."""
 ID_OFFSETS = "id_offsets.bin"
 """int64: where each id starts, in bytes, and the end of the last."""
 
 INT64 = np.dtype("<i8")
+UINT16 = np.dtype("<u2")
+MAX_SOURCES = 1000
 
 
 class TokenStore:
@@ -41,10 +48,13 @@ class TokenStore:
         directory: what `open_store` has built.
 
     Attributes:
-        manifest: format, corpus, tokenizer, vocabulary size, dtype, and the counts of documents, tokens and bytes.
+        manifest: format, corpus, tokenizer, vocabulary size, dtype, the counts of documents, tokens and bytes, in all
+            and by source, and each file's checksum.
         tokens: ids of all documents, one after another.
         offsets: where each document starts in `tokens`, and the end of the last (tokens).
-        document_bytes: UTF-8 bytes of each document's text.
+        document_bytes: UTF-8 bytes of each document's prompt and text.
+        prompt_tokens: tokens at each document's start that are its prompt.
+        sources: for each document, the place of its source in `manifest["sources"]`.
 
     Raises:
         UserError: there is no store, it has another format, or its files do not belong together.
@@ -64,6 +74,8 @@ class TokenStore:
         self.tokens = self._map(TOKENS, np.dtype(self.manifest["dtype"]))
         self.offsets = self._map(TOKEN_OFFSETS, INT64)
         self.document_bytes = self._map(DOCUMENT_BYTES, INT64)
+        self.prompt_tokens = self._map(PROMPT_TOKENS, INT64)
+        self.sources = self._map(SOURCES, UINT16)
 
     def __len__(self) -> int:
         return len(self.document_bytes)
@@ -131,6 +143,8 @@ class Batch(NamedTuple):
     tokens: NDArray[np.unsignedinteger]
     lengths: NDArray[np.int64]
     document_bytes: NDArray[np.int64]
+    prompt_tokens: NDArray[np.int64]
+    sources: list[str]
     dropped: Counter[str]
 
 
@@ -154,10 +168,12 @@ class StoreWriter:
     def __init__(self, directory: Path, description: dict[str, Any]) -> None:
         self.directory = directory
         counts = {"read": 0, "kept": 0, "dropped": {}}
-        self.manifest = {"format": FORMAT, **description, "documents": counts, "tokens": 0, "bytes": 0, "id_bytes": 0}
+        nothing = {"documents": counts, "tokens": 0, "bytes": 0, "id_bytes": 0, "sources": {}}
+        self.manifest = {"format": FORMAT, **description, **nothing}
         if (journal := directory / MANIFEST).exists():
             self.manifest = json.loads(journal.read_text())
         self._files: dict[str, BinaryIO] = {}
+        self._checksums: dict[str, Any] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -166,6 +182,8 @@ class StoreWriter:
             file = self._stack.enter_context((self.directory / name).open("ab"))
             file.truncate(size)  # of a new file of offsets, this writes the first: zero
             self._files[name] = file
+            with (self.directory / name).open("rb") as written:
+                self._checksums[name] = hashlib.file_digest(written, "sha256")
         return self
 
     def __exit__(
@@ -184,6 +202,8 @@ class StoreWriter:
         self._write(TOKENS, batch.tokens)
         self._write(TOKEN_OFFSETS, self.manifest["tokens"] + np.cumsum(batch.lengths, dtype=INT64))
         self._write(DOCUMENT_BYTES, batch.document_bytes.astype(INT64))
+        self._write(PROMPT_TOKENS, batch.prompt_tokens.astype(INT64))
+        self._write(SOURCES, self._count_sources(batch))
         self._write(IDS, np.frombuffer(b"".join(ids), np.uint8))
         self._write(ID_OFFSETS, self.manifest["id_bytes"] + np.cumsum(id_lengths, dtype=INT64))
         for file in self._files.values():
@@ -202,9 +222,30 @@ class StoreWriter:
         }
         self._replace_manifest()
 
+    def finish(self) -> None:
+        """Put the files' checksums into the manifest, after the last batch."""
+        self.manifest["sha256"] = {name: checksum.hexdigest() for name, checksum in self._checksums.items()}
+        self._replace_manifest()
+
+    def _count_sources(self, batch: Batch) -> NDArray[np.uint16]:
+        """Add the batch to the counts by source, and give each document its source's place there."""
+        sources = self.manifest["sources"]
+        for source, tokens in zip(batch.sources, batch.lengths.tolist(), strict=True):
+            count = sources.setdefault(source, {"documents": 0, "tokens": 0})
+            count["documents"] += 1
+            count["tokens"] += tokens
+        if len(sources) > MAX_SOURCES:
+            raise UserError(
+                f"the corpus has more than {MAX_SOURCES:,} sources, for example {batch.sources[-1]!r}: "
+                "let source_field name what many documents share"
+            )
+        places = {source: place for place, source in enumerate(sources)}
+        return np.array([places[source] for source in batch.sources], UINT16)
+
     def _write(self, name: str, array: NDArray) -> None:
         self._files[name].write(array.data)
         self._files[name].flush()
+        self._checksums[name].update(array.data)
 
     def _replace_manifest(self) -> None:
         beside = self.directory / f"{MANIFEST}.new"
@@ -222,9 +263,21 @@ def file_sizes(manifest: dict[str, Any]) -> dict[str, int]:
         TOKENS: manifest["tokens"] * np.dtype(manifest["dtype"]).itemsize,
         TOKEN_OFFSETS: (documents + 1) * INT64.itemsize,
         DOCUMENT_BYTES: documents * INT64.itemsize,
+        PROMPT_TOKENS: documents * INT64.itemsize,
+        SOURCES: documents * UINT16.itemsize,
         IDS: manifest["id_bytes"],
         ID_OFFSETS: (documents + 1) * INT64.itemsize,
     }
+
+
+def damaged_files(store: TokenStore) -> list[Path]:
+    """The files of a store whose content is not what was written, by their checksums."""
+    damaged = []
+    for name, expected in store.manifest["sha256"].items():
+        with (store.directory / name).open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != expected:
+                damaged.append(store.directory / name)
+    return damaged
 
 
 def sync(directory: Path) -> None:

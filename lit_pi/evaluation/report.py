@@ -16,8 +16,8 @@ from lit_pi.evaluation.results import load_records
 Curves = dict[str, list[CurvePoint]]
 
 
-def report(directories: Sequence[Path], output: Path) -> None:
-    """Print the perplexity curves of runs side by side, and write `report.md` and figures.
+def report(directories: Sequence[Path], output: Path = Path("runs/report")) -> None:
+    """One table and one picture of several runs: perplexity curves side by side, printed and in `report.md`.
 
     A run counts with its last test, or its last validation where it was never tested.
 

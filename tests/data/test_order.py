@@ -2,7 +2,7 @@
 
 import pytest
 
-from lit_pi.data.order import EndlessOrder, Progress, RankShare
+from lit_pi.data.order import MIXTURE, EndlessOrder, Progress, RankShare
 
 SIZE = 23
 
@@ -11,7 +11,7 @@ def stream(world_size: int, batch_size: int, consumed: int, epochs: int, seed: i
     """Samples that all ranks consume together, in order, over `epochs` epochs."""
     samples: list[int] = []
     orders = [
-        EndlessOrder(SIZE, seed, world_size, rank, batch_size, lambda: consumed + len(samples))
+        EndlessOrder([SIZE], seed, world_size, rank, batch_size, lambda: consumed + len(samples))
         for rank in range(world_size)
     ]
     for _ in range(epochs):
@@ -39,6 +39,44 @@ def test_a_resumed_run_goes_on_with_the_next_sample_on_any_number_of_ranks(world
     whole = stream(1, 1, 0, 8)
     resumed = stream(world_size, 2, 30, 2)
     assert resumed == whole[30 : 30 + len(resumed)]
+
+
+def weighed(start: int, count: int, weights: list[float], world_size: int = 1) -> list[int]:
+    """Samples of three sources of 7, 50 and 11 samples, from the start-th on."""
+    orders = [
+        EndlessOrder([7, 50, 11], 3, world_size, rank, count, lambda: start, weights) for rank in range(world_size)
+    ]
+    return [sample for step in zip(*[list(order) for order in orders], strict=True) for sample in step][:count]
+
+
+@pytest.mark.parametrize("weights", [[2, 1, 1], [1, 0, 3], [0.5, 100_000, 0.2]])
+def test_sources_are_drawn_as_their_weights_say_and_each_in_whole_passes(weights: list[float]) -> None:
+    samples = weighed(0, 3 * MIXTURE, weights)
+    for source, (low, high) in enumerate(((0, 7), (7, 57), (57, 68))):
+        own = [sample - low for sample in samples if low <= sample < high]
+        share = weights[source] / sum(weights)
+        assert len(own) == 3 * MIXTURE * share or abs(len(own) - 3 * MIXTURE * share) <= 3 * 2
+        assert (len(own) > 0) == (weights[source] > 0)
+        for start in range(0, len(own) - (high - low) + 1, high - low):
+            assert sorted(own[start : start + high - low]) == list(range(high - low))
+
+
+def test_a_mixture_goes_on_anywhere_on_any_number_of_ranks() -> None:
+    whole = weighed(0, 2500, [3, 1, 2])
+    assert weighed(990, 1500, [3, 1, 2]) == whole[990:2490]
+    assert weighed(990, 1500, [3, 1, 2], world_size=2) == whole[990:2490]
+
+
+def test_neighbours_stay_together_in_every_pass() -> None:
+    order = EndlessOrder([22], 0, 1, 0, 22, lambda: 0, neighbours=4)
+    samples = list(order)
+    assert sorted(samples) == list(range(22))
+    assert samples != list(range(22))
+    runs = [samples[0]]
+    for sample in samples[1:]:
+        if sample // 4 != runs[-1] // 4:
+            runs.append(sample)
+    assert len(runs) == 6
 
 
 def test_progress_counts_across_a_change_of_the_world_size() -> None:

@@ -15,10 +15,14 @@ class Document(NamedTuple):
     Attributes:
         id: what a person recognises it by: a relative path, or `file:line`.
         text: all of it.
+        source: the part of the corpus it comes from, where the corpus has named parts.
+        prompt: what stands before the text and is read but not learnt.
     """
 
     id: str
     text: str
+    source: str = ""
+    prompt: str = ""
 
 
 class Dropped(NamedTuple):
@@ -41,6 +45,14 @@ class Corpus(ABC):
     def name(self) -> str:
         """Short name, made of letters, digits, `_` and `-`: part of the names of directories and results."""
 
+    @property
+    def weights(self) -> Mapping[str, float] | None:
+        """For each source, how many training sequences are drawn from it in relation to the others.
+
+        None where sequences are drawn from all documents alike.
+        """
+        return None
+
     @abstractmethod
     def documents(self, split: Split) -> Iterator[Document | Dropped]:
         """The documents of a split, one at a time and always in the same order.
@@ -58,6 +70,19 @@ class Corpus(ABC):
         Raises:
             UserError: the split is missing.
         """
+
+
+def split_by_hash(name: str, held_out: float) -> Split:
+    """The split that a hash of a document's name puts it into, the same one on every machine.
+
+    Args:
+        name: of the document.
+        held_out: share of the documents in `validation`, and again in `test`.
+    """
+    place = int.from_bytes(hashlib.sha256(name.encode(errors="surrogateescape")).digest()[:8]) / 2**64
+    if place < held_out:
+        return "test"
+    return "validation" if place < 2 * held_out else "train"
 
 
 def describe_files(files: Mapping[str, Path]) -> dict[str, Any]:

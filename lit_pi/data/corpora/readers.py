@@ -1,23 +1,36 @@
-"""Documents out of files, format by format, without holding a whole file of many documents in memory."""
+"""Records out of files, format by format, without holding a whole file of many records in memory."""
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow
 from pyarrow.parquet import ParquetFile
 
-from lit_pi.data.corpora.corpus import Document
 from lit_pi.errors import UserError
 
 PARQUET_ROWS = 64
 """Rows decoded at a time: long documents make even these many megabytes."""
 
 
+class Record(NamedTuple):
+    """What a document is made of.
+
+    Attributes:
+        id: what a person recognises it by.
+        place: where it stands, for messages.
+        fields: of a JSON object or a row; a plain text's only one is the one that was asked for.
+    """
+
+    id: str
+    place: str
+    fields: dict[str, Any]
+
+
 class Undecodable(NamedTuple):
-    """A document whose text is not valid Unicode.
+    """A record whose text is not valid Unicode.
 
     Attributes:
         id: what a person recognises it by.
@@ -28,19 +41,33 @@ class Undecodable(NamedTuple):
     problem: str
 
 
-def read_documents(path: Path, name: str, text_field: str) -> Iterator[Document | Undecodable]:
-    """The documents of one file, in the order of its lines or rows.
+class Reading(NamedTuple):
+    """How to read.
+
+    Attributes:
+        fields: top-level fields or columns that are wanted; the first is the text.
+        encodings: of plain text files, tried in order; records are UTF-8 by their formats' definition.
+        replace: put U+FFFD in place of what is not valid Unicode.
+    """
+
+    fields: Collection[str]
+    encodings: Collection[str] = ("utf-8",)
+    replace: bool = False
+
+
+def read_records(path: Path, name: str, reading: Reading) -> Iterator[Record | Undecodable]:
+    """The records of one file, in the order of its lines or rows.
 
     Args:
         path: a file of a supported format.
         name: the file's id; lines and rows append their number, counted from 1.
-        text_field: key or column of the text, where a file holds records.
+        reading: what and how.
 
     Raises:
-        UserError: the file cannot be read, is damaged, or a record has no such text.
+        UserError: the file cannot be read or is damaged.
     """
     try:
-        yield from _reader(path)(path, name, text_field)
+        yield from _reader(path)(path, name, reading)
     except (OSError, pyarrow.ArrowException) as error:
         raise UserError(f"cannot read {path} ({error}): check its permissions, or bring an intact copy") from error
 
@@ -54,73 +81,67 @@ def _reader(path: Path) -> "Reader":
     return next(reader for ending, reader in FORMATS.items() if path.name.lower().endswith(ending))
 
 
-def _read_text(path: Path, name: str, _: str) -> Iterator[Document | Undecodable]:
-    try:
-        yield Document(name, _decode(path.read_bytes()))
-    except UnicodeDecodeError as error:
-        yield Undecodable(name, f"{path} is not UTF-8 at byte {error.start}")
+def _read_text(path: Path, name: str, reading: Reading) -> Iterator[Record | Undecodable]:
+    data, field = path.read_bytes(), next(iter(reading.fields))
+    for encoding in reading.encodings:
+        try:
+            yield Record(name, str(path), {field: _decode(data, encoding)})
+            return
+        except UnicodeDecodeError as error:
+            place = error.start
+    if reading.replace:
+        yield Record(name, str(path), {field: _decode(data, next(iter(reading.encodings)), "replace")})
+        return
+    names = " or ".join(encoding.upper() for encoding in reading.encodings)
+    yield Undecodable(name, f"{path} is not {names} at byte {place}")
 
 
-def _read_jsonl(path: Path, name: str, text_field: str) -> Iterator[Document | Undecodable]:
+def _read_jsonl(path: Path, name: str, reading: Reading) -> Iterator[Record | Undecodable]:
     # Arrow's decompression notices a file that was cut off; zstandard's stream reader just ends there.
     with io.BufferedReader(pyarrow.input_stream(str(path), compression=_compression(path))) as lines:
         for number, line in enumerate(lines, start=1):
             place = f"{path}, line {number},"
             try:
-                if text := _decode(line).strip():
-                    yield _document(f"{name}:{number}", json.loads(text), text_field, place)
+                text = _decode(line, "utf-8", "replace" if reading.replace else "strict").strip()
+                fields = json.loads(text) if text else None
             except UnicodeDecodeError as error:
                 yield Undecodable(f"{name}:{number}", f"{place} is not UTF-8 at byte {error.start} of the line")
-            except UnicodeEncodeError as error:
-                yield Undecodable(f"{name}:{number}", f"{place} escapes half a character at {error.start} of its text")
+                continue
             except (json.JSONDecodeError, RecursionError) as error:
                 raise UserError(f"{place} is not JSON ({error}): correct or remove the line") from error
+            if fields is not None:
+                yield Record(f"{name}:{number}", place, fields if isinstance(fields, dict) else {})
 
 
-def _read_parquet(path: Path, name: str, text_field: str) -> Iterator[Document | Undecodable]:
+def _read_parquet(path: Path, name: str, reading: Reading) -> Iterator[Record | Undecodable]:
     with ParquetFile(path) as file:
-        if text_field not in (columns := file.schema_arrow.names):
-            raise UserError(f"{path} has no column {text_field!r}: set text_field to one of {', '.join(columns)}")
+        columns = file.schema_arrow.names
+        for field in reading.fields:
+            if field not in columns:
+                raise UserError(f"{path} has no column {field!r}: its columns are {', '.join(columns)}")
         number = 0
-        for batch in file.iter_batches(PARQUET_ROWS, columns=[text_field]):
-            for value in batch.column(0):
+        for batch in file.iter_batches(PARQUET_ROWS, columns=list(reading.fields)):
+            for row in range(len(batch)):
                 number += 1
                 place = f"{path}, row {number},"
                 try:
-                    record = {text_field: value.as_py()}
+                    fields = {field: batch.column(field)[row].as_py() for field in reading.fields}
                 except UnicodeDecodeError as error:
                     yield Undecodable(f"{name}:{number}", f"{place} is not UTF-8 at byte {error.start} of its text")
                 else:
-                    yield _document(f"{name}:{number}", record, text_field, place)
+                    yield Record(f"{name}:{number}", place, fields)
 
 
-def _document(name: str, record: object, text_field: str, place: str) -> Document:
-    """The document of a record.
-
-    Raises:
-        UserError: there is no such field, or it is not a string.
-        UnicodeEncodeError: the text holds half of a surrogate pair.
-    """
-    if not isinstance(record, dict) or text_field not in record:
-        raise UserError(f"{place} has no field {text_field!r}: set text_field to the one that holds the text")
-    text = record[text_field]
-    if not isinstance(text, str):
-        kind = "null" if text is None else type(text).__name__
-        raise UserError(f"{place} holds {kind} in {text_field!r}, not a string: correct or remove it")
-    text.encode()
-    return Document(name, text)
-
-
-def _decode(data: bytes) -> str:
+def _decode(data: bytes, encoding: str, errors: str = "strict") -> str:
     """Text without the byte order mark that some editors put before it."""
-    return data.decode().removeprefix("\ufeff")
+    return data.decode(encoding, errors).removeprefix("\ufeff")
 
 
 def _compression(path: Path) -> str | None:
     return {".gz": "gzip", ".zst": "zstd"}.get(path.suffix.lower())
 
 
-Reader = Callable[[Path, str, str], Iterator[Document | Undecodable]]
+Reader = Callable[[Path, str, Reading], Iterator[Record | Undecodable]]
 
 FORMATS: dict[str, Reader] = {
     ".txt": _read_text,

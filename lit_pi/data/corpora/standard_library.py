@@ -1,6 +1,5 @@
 """The corpus that every machine has: Python's own sources."""
 
-import hashlib
 import os
 import platform
 import sysconfig
@@ -8,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lit_pi.data.corpora.corpus import Corpus, Document, Dropped, Split, describe_files
+from lit_pi.data.corpora.corpus import Corpus, Document, Dropped, Split, describe_files, split_by_hash
 from lit_pi.errors import UserError
 
 INSTALLED = {"site-packages", "dist-packages", "__pycache__"}
@@ -58,11 +57,4 @@ class StandardLibrary(Corpus):
         files = {path.relative_to(root).as_posix(): path for path in sorted(paths)}
         if not files:
             raise UserError(f"{root} holds no Python sources: name other documents, for instance with TextFiles")
-        return {name: path for name, path in files.items() if _split_of(name) == split}
-
-
-def _split_of(name: str) -> Split:
-    place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) / 2**64
-    if place < HELD_OUT:
-        return "test"
-    return "validation" if place < 2 * HELD_OUT else "train"
+        return {name: path for name, path in files.items() if split_by_hash(name, HELD_OUT) == split}

@@ -74,10 +74,10 @@ def test_a_file_that_is_not_utf_8_is_named_and_the_others_are_used_if_allowed(tm
     (tmp_path / "a.txt").write_bytes(b"caf\xe9")
     (tmp_path / "b.txt").write_text("fine")
     (tmp_path / "c.jsonl").write_bytes(b'{"text": "fine"}\n{"text": "caf\xe9"}\n{"text": "\\ud83d"}\n')
-    with pytest.raises(UserError, match=r"a\.txt is not UTF-8 at byte 3: set skip_undecodable: true"):
+    with pytest.raises(UserError, match=r"a\.txt is not UTF-8 at byte 3: set undecodable: drop"):
         list(TextFiles(train=str(tmp_path)).documents("train"))
     with pytest.warns(UserWarning, match="left out") as warned:
-        found = list(TextFiles(train=str(tmp_path), skip_undecodable=True).documents("train"))
+        found = list(TextFiles(train=str(tmp_path), undecodable="drop").documents("train"))
     assert len(warned) == 3
     assert [item.id for item in found if isinstance(item, Document)] == ["b.txt", "c.jsonl:1"]
     assert [item.id for item in found if isinstance(item, Dropped)] == ["a.txt", "c.jsonl:2", "c.jsonl:3"]
@@ -110,6 +110,6 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "picture.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"picture\.png has an ending that cannot be read"):
         list(TextFiles(train=f"{tmp_path}/*.png").documents("train"))
-    with pytest.raises(UserError, match="has no column 'body': set text_field to one of text, other"):
+    with pytest.raises(UserError, match="has no column 'body': its columns are text, other"):
         write_records(tmp_path)
         list(TextFiles(train=str(tmp_path / "table.parquet"), text_field="body").documents("train"))
