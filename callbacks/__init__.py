@@ -7,6 +7,8 @@ if __name__ != "lit_pi.callbacks":
 
 from lit_pi.callbacks.attention_bounds import AttentionBounds
 from lit_pi.callbacks.checkpoint import Checkpoint
+from lit_pi.callbacks.isolation_probe import IsolationProbe
+from lit_pi.callbacks.passkey_retrieval import PasskeyRetrieval
 from lit_pi.callbacks.perplexity_curve import PerplexityCurve
 
-__all__ = ["AttentionBounds", "Checkpoint", "PerplexityCurve"]
+__all__ = ["AttentionBounds", "Checkpoint", "IsolationProbe", "PasskeyRetrieval", "PerplexityCurve"]

@@ -27,7 +27,7 @@ import lit_pi.data.corpora
 import lit_pi.data.evaluations
 import lit_pi.parallel
 import lit_pi.positions  # noqa: F401
-from lit_pi.callbacks import Checkpoint, PerplexityCurve
+from lit_pi.callbacks import Checkpoint, IsolationProbe, PasskeyRetrieval, PerplexityCurve
 from lit_pi.data import LongContextData
 from lit_pi.data.prepare import prepare
 from lit_pi.data.train_tokenizer import train_tokenizer
@@ -100,7 +100,7 @@ class LitPiCLI(LightningCLI):
             save_config_callback=RunConfig,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={
-                "callbacks": [PerplexityCurve()],
+                "callbacks": [IsolationProbe(), PerplexityCurve(), PasskeyRetrieval()],
                 "log_every_n_steps": 10,
                 "enable_model_summary": False,
             },

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LinearLR, LRScheduler
 from lit_pi.data.batches import IGNORE, ScoringBatch, Span, TrainingBatch
 from lit_pi.errors import UserError
 from lit_pi.models import LanguageModel, ModelSource
-from lit_pi.models.attention import attention_kernel
+from lit_pi.models.attention import FLEX_ATTENTION, attention_kernel
 from lit_pi.models.checkpoint import check_checkpoint, model_record
 from lit_pi.models.provenance import KEY
 from lit_pi.models.rotary import RotaryEmbedding
@@ -115,47 +115,66 @@ class LitLlama(LightningModule):
         assert self.model is not None
         return self.model(*args, **kwargs)
 
+    def on_train_start(self) -> None:
+        """Say what computes attention."""
+        assert self.model is not None
+        blocks = self.model.isolates_by_blocks(self.device)
+        packed = FLEX_ATTENTION if blocks else self._attention_kernel(masked=True)
+        rank_zero_info(f"Attention: {self._attention_kernel()}; {packed} where a sequence holds several documents.")
+
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         """Mean negative log-likelihood of the batch's targets, in nats a token."""
-        token_nll = self(
-            batch.input_ids,
-            batch.targets,
-            position_ids=self.train_positions(batch.position_ids, batch.input_ids, self.global_step),
-            document_ids=batch.document_ids,
-            context_length=self.train_positions.context_length(batch.input_ids.shape[1]),
-        )
-        loss = token_nll.sum() / (batch.targets != IGNORE).sum()
+        positions = self.train_positions(batch.position_ids, batch.input_ids, self.global_step)
+        token_nll = self.learn(batch._replace(position_ids=positions))
+        # A sequence may hold nothing but a prompt.
+        loss = token_nll.sum() / (batch.targets != IGNORE).sum().clamp(min=1)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.input_ids))
         return loss
 
+    def learn(self, batch: TrainingBatch) -> Float[Tensor, "batch seq"]:
+        """Negative log-likelihood in nats of a batch's targets, at the positions it has."""
+        return self(
+            batch.input_ids,
+            batch.targets,
+            position_ids=batch.position_ids,
+            document_ids=batch.document_ids,
+            context_length=self.train_positions.context_length(batch.input_ids.shape[1]),
+        )
+
     def validation_step(self, batch: ScoringBatch, *indices: int) -> dict[str, Any]:
-        """`token_nll`: for each span of the batch, nats `[batch, stop - start]`, 0 where nothing is scored."""
-        return {"token_nll": self._score(batch)}
+        """For each span of the batch, `token_nll` in nats `[batch, stop - start]`, and `token_rank` where wanted.
+
+        Both are 0 where nothing is scored.
+        """
+        return self._score(batch)
 
     def test_step(self, batch: ScoringBatch, *indices: int) -> dict[str, Any]:
         """The same as `validation_step`."""
-        return {"token_nll": self._score(batch)}
+        return self._score(batch)
 
-    def _score(self, batch: ScoringBatch) -> list[Float[Tensor, "batch span"]]:
-        if self._one_forward(tuple(span.context_length for span in batch.spans)):
-            token_nll = self(batch.input_ids, batch.targets, scored=batch.scored)
-            return [token_nll[:, span.start : span.stop] for span in batch.spans]
-        return [self._score_alone(batch, span) for span in batch.spans]
+    def _score(self, batch: ScoringBatch) -> dict[str, list[Shaped[Tensor, "batch span"]]]:
+        spans = batch.spans
+        if self._one_forward(tuple(span.context_length for span in spans)):
+            whole = self._scores(batch, batch.input_ids, batch.targets, batch.scored)
+            return {name: [part[:, span.start : span.stop] for span in spans] for name, part in whole.items()}
+        parts = [self._score_alone(batch, span) for span in spans]
+        return {name: [part[name] for part in parts] for name in parts[0]}
 
-    def _score_alone(self, batch: ScoringBatch, span: Span) -> Float[Tensor, "batch span"]:
+    def _score_alone(self, batch: ScoringBatch, span: Span) -> dict[str, Shaped[Tensor, "batch span"]]:
         """Score each window cut to its own length, one by one, so that every rank runs as many forwards."""
         scored = batch.scored[span.start : span.stop]
         targets = batch.targets[:, span.start : span.stop]
-        return torch.cat(
-            [
-                self(
-                    batch.input_ids[row, None, :length],
-                    targets[row, None],
-                    scored=scored.clamp(max=length - 1),
-                )
-                for row, length in enumerate(batch.lengths.clamp(max=span.context_length).tolist())
-            ]
-        )
+        rows = [
+            self._scores(batch, batch.input_ids[row, None, :length], targets[row, None], scored.clamp(max=length - 1))
+            for row, length in enumerate(batch.lengths.clamp(max=span.context_length).tolist())
+        ]
+        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+
+    def _scores(
+        self, batch: ScoringBatch, input_ids: Tensor, targets: Tensor, scored: Tensor
+    ) -> dict[str, Shaped[Tensor, "batch scored"]]:
+        found = self(input_ids, targets, scored=scored, ranked=batch.ranked)
+        return found._asdict() if batch.ranked else {"token_nll": found}
 
     def _one_forward(self, context_lengths: tuple[int, ...]) -> bool:
         """Whether one forward of the longest window serves every context length, checked once."""
@@ -208,7 +227,6 @@ class LitLlama(LightningModule):
     def describe(self) -> dict[str, Any]:
         """What a result needs to know of the model that gave it."""
         assert self.model is not None
-        dtype = self._compute_dtype()
         return {
             "position": self.position.describe(),
             "rope": self.rope._asdict(),
@@ -216,12 +234,16 @@ class LitLlama(LightningModule):
             "checkpoint": self.trainer.ckpt_path,
             "checkpoint_position": self.checkpoint_position,
             "precision": self.trainer.precision,
-            "compute_dtype": str(dtype).removeprefix("torch."),
-            "attention_kernel": RULE_ATTENTION
-            if self.position.attention_rule
-            else attention_kernel(self.device, dtype, self.rope.head_dim, self.rope.original_context),
+            "compute_dtype": str(self._compute_dtype()).removeprefix("torch."),
+            "attention_kernel": self._attention_kernel(),
             "one_forward_for_all_context_lengths": all(self._checked.values()),
         }
+
+    def _attention_kernel(self, masked: bool = False) -> str:
+        if self.position.attention_rule is not None:
+            return RULE_ATTENTION
+        rope = self.rope
+        return attention_kernel(self.device, self._compute_dtype(), rope.head_dim, rope.original_context, masked)
 
     def _compute_dtype(self) -> torch.dtype:
         if isinstance(self.trainer.strategy, FSDP2):

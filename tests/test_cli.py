@@ -7,17 +7,22 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 import yaml
+from lightning.pytorch import LightningDataModule
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_pi import __version__
+from lit_pi import data as data_modules
 from lit_pi.cli import LitPiCLI, run
 from lit_pi.positions import Interpolate
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 PRESETS = sorted(CONFIGS.rglob("*.yaml"))
-EXPERIMENTS = sorted(CONFIGS.glob("experiment/*.yaml"))
+DEMOS = sorted(CONFIGS.glob("experiment/demo_*.yaml"))
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*:jsonargparse._deprecated.JsonargparseDeprecationWarning"),
@@ -69,10 +74,10 @@ def test_every_preset_parses_with_the_command_in_its_header(path: Path, resolved
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_every_experiment_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: list[str]) -> None:
+def test_every_demo_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: list[str]) -> None:
     base = tmp_path / "base"
     LitPiCLI(["fit", *tiny, "--trainer.max_steps=1", f"--trainer.default_root_dir={base}"])
-    for path in EXPERIMENTS:
+    for path in DEMOS:
         words = header(path)
         small = [*tiny[:2], "--trainer.limit_test_batches=2", f"--trainer.default_root_dir={tmp_path / path.stem}"]
         if words[0] == "fit":
@@ -85,6 +90,55 @@ def test_every_experiment_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         expected = "checkpoints/step-000002.ckpt" if words[0] == "fit" else "results.json"
         assert (tmp_path / path.stem / expected).exists()
         assert (tmp_path / path.stem / f"{words[0]}.yaml").exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_one_yaml_trains_on_the_pile_and_draws_curves_and_maps(tmp_path: Path, tiny: list[str], texts: Path) -> None:
+    records = [
+        {"text": path.read_text(), "meta": {"pile_set_name": ("Books3", "ArXiv")[number % 2]}}
+        for number, path in enumerate(sorted((texts / "train").iterdir()))
+    ]
+    with pyarrow.output_stream(str(tmp_path / "00.jsonl.zst"), compression="zstd") as file:
+        file.write("".join(json.dumps(record) + "\n" for record in records).encode())
+    books = pyarrow.table({"text": [path.read_text() for path in sorted((texts / "test").iterdir())]})
+    pyarrow.parquet.write_table(books, tmp_path / "test.parquet")
+
+    data = yaml.safe_load((CONFIGS / "data" / "pile.yaml").read_text())
+    data |= {"tokenizer": "bytes", "context_length": 64}
+    data["train"]["init_args"] = {"train": str(tmp_path / "00.jsonl.zst"), "weights": {"Books3": 3, "ArXiv": 1}}
+    pg19, passkey = (data["evaluations"][name]["init_args"] for name in ("pg19", "passkey"))
+    pg19["corpus"]["init_args"] = {"test": str(tmp_path / "test.parquet")}
+    pg19 |= {"context_lengths": [32, 64], "stride": 16}
+    passkey |= {"context_lengths": [400], "distances": 4, "trials": 2}
+    (tmp_path / "pile.yaml").write_text(yaml.safe_dump(data))
+
+    model = [word for word in tiny if word.startswith("--model.llm")]
+    LitPiCLI(["fit", "--config=configs/experiment/pile_interpolate.yaml", f"--data={tmp_path / 'pile.yaml'}",
+              *tiny[:2], *model, f"--trainer.default_root_dir={tmp_path / 'run'}", "--trainer.max_steps=4",
+              "--trainer.accumulate_grad_batches=1", "--trainer.val_check_interval=2"])  # fmt: skip
+    records = json.loads((tmp_path / "run" / "results.json").read_text())["records"]
+    assert sorted((record["step"], record["evaluation"]) for record in records) == [
+        (2, "passkey"), (2, "pg19"), (4, "passkey"), (4, "pg19"),
+    ]  # fmt: skip
+    dashboards = EventAccumulator(str(tmp_path / "run")).Reload()
+    for tag in ("pg19/perplexity", "passkey/passkey"):
+        assert [image.step for image in dashboards.Images(tag)] == [2, 4]
+    assert [scalar.step for scalar in dashboards.Scalars("passkey/passkey/k_max_20/400")] == [2, 4]
+
+
+def test_data_modules_say_what_their_presets_say() -> None:
+    for module, preset in ((data_modules.PG19, "pg19"), (data_modules.ProofPile, "proof_pile")):
+        evaluation = module().evaluations[preset]
+        arguments = yaml.safe_load((CONFIGS / "data" / f"{preset}.yaml").read_text())["evaluations"][preset][
+            "init_args"
+        ]
+        assert arguments.pop("corpus")["class_path"] == type(evaluation.corpus).__name__
+        lengths, stride = tuple(arguments.pop("context_lengths")), arguments.pop("stride")
+        assert (evaluation.plan.context_lengths, evaluation.plan.stride) == (lengths, stride)
+        assert {name: getattr(evaluation, name) for name in arguments} == arguments
+    for module in (data_modules.Pile, data_modules.RedPajama, data_modules.GovReport, data_modules.Passkey):
+        assert isinstance(module(tokenizer="bytes"), LightningDataModule)
+    assert data_modules.GovReport().train.learn == "summary"
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -1,7 +1,10 @@
 """The same numbers on a GPU as on the CPU, where there is one."""
 
 import json
+import logging
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -9,9 +12,11 @@ from strategies import STRATEGIES
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lit_pi.cli import LitPiCLI
-from lit_pi.models import LanguageModel
+from lit_pi.errors import UserError
+from lit_pi.models import LanguageModel, attention
+from lit_pi.models import language_model as language_model_module
 from lit_pi.models.attention import ATTENTION
-from lit_pi.positions import PositionStrategy, Rope, SelfExtend
+from lit_pi.positions import Interpolate, PositionStrategy, Rope, SelfExtend
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
@@ -51,15 +56,14 @@ def test_generation_with_an_attention_rule() -> None:
     assert torch.equal(model.cuda().generate(TOKENS[:, :50].cuda(), 100, **options).cpu(), expected)
 
 
-@pytest.mark.parametrize(
-    "precision",
-    [
-        ["--trainer.precision=bf16-true"],
-        ["--trainer.precision=bf16-mixed"],
-        ["--trainer.strategy=fsdp2", "--trainer.devices=1"],
-    ],
-    ids=["bf16-true", "bf16-mixed", "fsdp2"],
-)
+PRECISIONS = {
+    "bf16-true": ["--trainer.precision=bf16-true"],
+    "bf16-mixed": ["--trainer.precision=bf16-mixed"],
+    "fsdp2": ["--trainer.strategy=fsdp2", "--trainer.devices=1"],
+}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS.values(), ids=PRECISIONS)
 def test_training_and_testing_run_there(tmp_path: Path, tiny: list[str], precision: list[str]) -> None:
     words = [word for word in tiny if "accelerator" not in word]
     words += ["--trainer.accelerator=gpu", f"--trainer.default_root_dir={tmp_path}", *precision]
@@ -68,3 +72,138 @@ def test_training_and_testing_run_there(tmp_path: Path, tiny: list[str], precisi
     records = json.loads((tmp_path / "results.json").read_text())["records"]
     assert {record["kind"] for record in records} == {"perplexity_curve", "attention_bounds"}
     assert records[0]["protocol"]["compute_dtype"] == "bfloat16"
+
+
+DOCUMENTS = {300: [[5, 130, 1, 164], [300]], 256: [[128, 128], [1, 255]], 100: [[60, 40], [99, 1]]}
+"""Lengths of documents in two rows, by sequence length."""
+
+
+@pytest.fixture
+def graphs() -> Iterator[None]:
+    """Dynamo compiles a function for so many shapes only: as many as one process trains with, not as one tests."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+def packed(seq: int, device: str) -> dict[str, torch.Tensor]:
+    lengths = DOCUMENTS[seq]
+    batch = {
+        "input_ids": TOKENS[:, :seq],
+        "targets": TOKENS[:, 1 : seq + 1],
+        "position_ids": torch.stack([torch.cat([torch.arange(length) for length in row]) for row in lengths]),
+        "document_ids": torch.stack([torch.repeat_interleave(torch.tensor(row)) for row in lengths]),
+    }
+    return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+def packing_model(head_dim: int, kv_heads: int) -> LanguageModel:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=97, hidden_size=128, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=kv_heads, head_dim=head_dim, max_position_embeddings=64, initializer_range=0.1,
+    )  # fmt: skip
+    llm = LlamaForCausalLM._from_config(config, attn_implementation=ATTENTION)
+    return LanguageModel(llm.double(), Interpolate(scale=4), Rope(head_dim, 1e4, 64))
+
+
+def learnt(model: LanguageModel, batch: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    """Scores and gradients, float64 on the CPU."""
+    model.zero_grad()
+    scores = model(**batch)
+    scores.sum().backward()
+    return [tensor.detach().double().cpu() for tensor in (scores, *(p.grad for p in model.parameters()))]
+
+
+def learnt_alone(model: LanguageModel, seq: int) -> list[torch.Tensor]:
+    """The same of every document in a forward of its own."""
+    model.zero_grad()
+    rows = []
+    for row, lengths in enumerate(DOCUMENTS[seq]):
+        parts = zip(TOKENS[row, :seq].split(lengths), TOKENS[row, 1 : seq + 1].split(lengths), strict=True)
+        rows.append(torch.cat([model(ids[None], wanted[None], context_length=seq)[0] for ids, wanted in parts]))
+    torch.stack(rows).sum().backward()
+    return [torch.stack(rows).detach(), *(p.grad.clone() for p in model.parameters())]
+
+
+def errors(found: list[torch.Tensor], expected: list[torch.Tensor]) -> list[float]:
+    """Of scores and of each gradient, relative to its size."""
+    return [float((a - b).norm() / b.norm()) for a, b in zip(found, expected, strict=True)]
+
+
+def refuse(*arguments: object, **options: object) -> NoReturn:
+    raise AssertionError("not FlexAttention")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "autocast"])
+@pytest.mark.parametrize(("seq", "head_dim", "kv_heads"), [(300, 48, 4), (256, 64, 2), (100, 128, 1), (300, 128, 4)])
+@pytest.mark.usefixtures("graphs")
+def test_packed_documents_are_learnt_as_if_alone(
+    seq: int, head_dim: int, kv_heads: int, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = packing_model(head_dim, kv_heads)
+    expected = learnt_alone(model, seq)
+    model.to("cuda", torch.bfloat16 if precision == "bfloat16" else torch.float32)
+    with torch.autocast("cuda", torch.bfloat16, enabled=precision == "autocast"):
+        with monkeypatch.context() as patch:
+            patch.setattr(language_model_module, "blocks_are_fastest", lambda *_: False)
+            dense = errors(learnt(model, packed(seq, "cuda")), expected)
+        monkeypatch.setattr(attention, "sdpa_attention_forward", refuse)
+        flex = errors(learnt(model, packed(seq, "cuda")), expected)
+    assert max(flex) < (1e-4 if precision == "float32" else 0.1)
+    for ours, theirs in zip(flex, dense, strict=True):
+        assert ours < 2 * theirs + 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.usefixtures("graphs")
+def test_compiled_layers_learn_the_same_from_one_graph(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "sdpa_attention_forward", refuse)
+    model = packing_model(64, 2)
+    expected = learnt_alone(model, 300)
+    model.to("cuda", dtype)
+    plain = errors(learnt(model, packed(300, "cuda")), expected)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    for layer in model.decoder_layers:
+        layer.compile(fullgraph=True)
+    for _ in range(3):
+        batch = packed(300, "cuda")
+        for ours, theirs in zip(errors(learnt(model, batch), expected), plain, strict=True):
+            assert ours < 2 * theirs + 1e-5
+    other = packed(300, "cuda") | {"document_ids": torch.arange(300, device="cuda").expand(2, -1) // 70}
+    model(**other).sum().backward()
+    # The layer's, and the block mask's.
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
+
+
+@pytest.mark.parametrize("position", [Interpolate(4), SelfExtend(4, 16)], ids=["interpolate", "self-extend"])
+def test_packed_documents_in_float64(position: PositionStrategy) -> None:
+    model = packing_model(64, 2)
+    model = LanguageModel(model.llm, position, model.rope)
+    with torch.no_grad():
+        expected = model(**packed(300, "cpu"))
+        found = model.cuda()(**packed(300, "cuda"))
+    torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS.values(), ids=PRECISIONS)
+@pytest.mark.usefixtures("graphs")
+def test_the_isolation_probe_knows_flex_attention(
+    tmp_path: Path,
+    tiny: list[str],
+    precision: list[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = [word.replace("heads: 4", "heads: 2") for word in tiny if "accelerator" not in word]  # of 16 dimensions
+    words += ["--trainer.accelerator=gpu", f"--trainer.default_root_dir={tmp_path}", *precision]
+    words += ["--trainer.callbacks=[IsolationProbe]", "--trainer.max_steps=2", "--trainer.limit_val_batches=0"]
+    with caplog.at_level(logging.INFO):
+        LitPiCLI(["fit", *words])
+    assert "flex_attention where a sequence holds several documents" in caplog.text
+    assert "Isolation probe: documents of a sequence do not see each other" in caplog.text
+    monkeypatch.setattr(language_model_module, "document_mask", lambda ids, blocks: None)
+    with pytest.raises(UserError, match="document 1 of sequence 0 of a batch leaked into document 2"):
+        LitPiCLI(["fit", *words, f"--trainer.default_root_dir={tmp_path / 'leaking'}"])

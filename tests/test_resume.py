@@ -52,6 +52,54 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
         assert torch.equal(tensor, expected[name]), name
 
 
+WATCH = """
+import json, sys
+from lightning.pytorch import Callback
+from lit_pi.cli import LitPiCLI
+from lit_pi.module import LitLlama
+
+class Watch(LitLlama):
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        with open(f"{sys.argv[1]}-{self.global_rank}", "a") as file:
+            for row in batch.input_ids.tolist():
+                file.write(json.dumps(row) + "\\n")
+        return loss
+
+import lit_pi.cli
+lit_pi.cli.LitLlama = Watch
+LitPiCLI(sys.argv[2:])
+"""
+
+
+def seen(name: Path, steps: int, ranks: int, workers: int, words: list[str]) -> list[list[int]]:
+    """Sequences that a run reads until `steps`, in order; it goes on from its newest checkpoint if it has one."""
+    run = name.parent / "run" if "part" in name.name else name.parent / name.name
+    options = [
+        f"--trainer.default_root_dir={run}", f"--trainer.max_steps={steps}", f"--data.num_workers={workers}",
+        "--trainer.limit_val_batches=0", f"--data.batch_size={4 // ranks}", f"--trainer.devices={ranks}",
+        f"--trainer.strategy={'ddp' if ranks > 1 else 'auto'}",
+    ]  # fmt: skip
+    if (run / "checkpoints").exists():
+        options.append("--ckpt_path=last")
+    words = [word for word in words if "batch_size=2" not in word]
+    command = [sys.executable, "-c", WATCH, str(name), "fit", *words, *options]
+    subprocess.run(command, check=True, capture_output=True, timeout=200, cwd=name.parent)
+    files = [Path(f"{name}-{rank}").read_text().splitlines() for rank in range(ranks)]
+    return [row for step in zip(*files, strict=True) for row in step]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [((1, 0), (2, 0)), ((2, 0), (1, 0)), ((1, 0), (1, 2))], ids=["1 to 2", "2 to 1", "workers"]
+)
+def test_a_run_goes_on_with_the_sequences_it_has_not_seen(
+    first: tuple[int, int], second: tuple[int, int], tmp_path: Path, tiny: list[str]
+) -> None:
+    expected = seen(tmp_path / "whole", 9, 1, 0, tiny)
+    found = seen(tmp_path / "part-1", 4, *first, tiny) + seen(tmp_path / "part-2", 9, *second, tiny)
+    assert found == expected
+
+
 def test_half_a_checkpoint_is_not_taken_for_the_newest(tmp_path: Path, tiny: list[str]) -> None:
     where = f"--trainer.default_root_dir={tmp_path}"
     LitPiCLI(["fit", *tiny, where, "--trainer.max_steps=2"])

@@ -46,6 +46,7 @@ class ScoringBatch(NamedTuple):
             window cut to its first L positions scores.
         documents: index of each row's document in the evaluation, -1 for a row that only tops up the batch.
         begins: index in the document of each row's first token.
+        ranked: whether the targets' ranks are wanted too.
     """
 
     evaluation: str
@@ -56,3 +57,4 @@ class ScoringBatch(NamedTuple):
     spans: tuple[Span, ...]
     documents: Int[Tensor, " batch"]
     begins: Int[Tensor, " batch"]
+    ranked: bool = False

@@ -9,9 +9,9 @@ A shorter window is a prefix of a longer one, so at each b only the longest that
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import ceil
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from lit_pi.data.batches import Span
 from lit_pi.errors import UserError
 
+Item = TypeVar("Item")
 Bos = Literal["every", "first", "none"]
 
 
@@ -135,11 +136,24 @@ def plan_batches(
 
     Rank r takes every `world_size`-th batch from the r-th on, so all ranks run forwards of the same shapes.
     """
-    planned = []
-    for shape, windows in groups.items():
-        for start in range(0, len(windows), batch_size * world_size):
-            round_ = windows[start : start + batch_size * world_size]
-            rows = ceil(len(round_) / world_size)
-            round_ = round_ + [FILLER] * (rows * world_size - len(round_))
-            planned += [(shape, tuple(round_[rank::world_size])) for rank in range(world_size)]
-    return planned
+    return [
+        (shape, tuple(rows))
+        for shape, windows in groups.items()
+        for rows in share_out(windows, FILLER, batch_size, world_size)
+    ]
+
+
+def share_out(items: Sequence[Item], filler: Item, batch_size: int, world_size: int) -> Iterator[list[Item]]:
+    """Batches of items, each round of `world_size` of them equally large.
+
+    Args:
+        items: of one shape.
+        filler: stands where a round has no item left.
+        batch_size: items of a batch at most.
+        world_size: ranks; rank r takes every `world_size`-th batch from the r-th on.
+    """
+    for start in range(0, len(items), batch_size * world_size):
+        round_ = list(items[start : start + batch_size * world_size])
+        rows = ceil(len(round_) / world_size)
+        round_ += [filler] * (rows * world_size - len(round_))
+        yield from (round_[rank::world_size] for rank in range(world_size))

@@ -1,18 +1,34 @@
 """A Hugging Face causal language model whose positions come from a strategy."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
 from transformers import PreTrainedModel
 
-from lit_pi.models.attention import document_mask
+from lit_pi.models.attention import blocks_are_fastest, document_mask
 from lit_pi.models.provenance import rope_parameters_of
 from lit_pi.models.rotary import RotaryEmbedding, install_rotary
 from lit_pi.models.rule_attention import install_rule
 from lit_pi.positions import PositionStrategy, Rope
+
+IGNORE = -100
+"""Target that is not scored (torch's `ignore_index`)."""
+
+
+class Scores(NamedTuple):
+    """What a model says of targets.
+
+    Attributes:
+        token_nll: negative log-likelihoods in nats, 0 where a target is ignored.
+        token_rank: tokens that are more likely, 0 for the model's first choice and where a target is ignored.
+    """
+
+    token_nll: Float[Tensor, "batch scored"]
+    token_rank: Int[Tensor, "batch scored"]
 
 
 class LanguageModel(nn.Module):
@@ -55,7 +71,8 @@ class LanguageModel(nn.Module):
         position_ids: Int[Tensor, "batch seq"] | None = None,
         document_ids: Int[Tensor, "batch seq"] | None = None,
         context_length: int | None = None,
-    ) -> Float[Tensor, "batch scored"]:
+        ranked: bool = False,
+    ) -> "Float[Tensor, 'batch scored'] | Scores":
         """Negative log-likelihood of each target in nats, float32 or wider; 0 where the target is ignored.
 
         Args:
@@ -65,6 +82,7 @@ class LanguageModel(nn.Module):
             position_ids: place of each token, in tokens; 0, 1, 2, ... by default.
             document_ids: tokens attend to equal ids only; each row is one document by default.
             context_length: tokens of context that the positions stand for; the row's own by default.
+            ranked: give the targets' ranks too.
         """
         if position_ids is None:
             position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
@@ -72,12 +90,28 @@ class LanguageModel(nn.Module):
         logits = self.llm(
             input_ids=input_ids,
             position_ids=position_ids,
-            attention_mask=document_mask(document_ids),
+            attention_mask=self._mask(document_ids),
             use_cache=False,
             logits_to_keep=0 if scored is None else scored,
         ).logits
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
+        token_nll = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
+        if not ranked:
+            return token_nll
+        own = logits.gather(-1, targets.clamp(min=0)[..., None])
+        return Scores(token_nll, (logits > own).sum(dim=-1).masked_fill(targets == IGNORE, 0))
+
+    def isolates_by_blocks(self, device: torch.device) -> bool:
+        """Whether FlexAttention isolates packed documents there; else a dense mask does, as attention rules need it."""
+        if self.position.attention_rule is not None:
+            return False
+        dropout = getattr(self.llm.config, "attention_dropout", 0.0)
+        return blocks_are_fastest(device, self.llm.dtype, self.rope.head_dim, dropout)
+
+    def _mask(self, document_ids: Int[Tensor, "batch seq"] | None) -> Tensor | BlockMask | None:
+        if document_ids is None:
+            return None
+        return document_mask(document_ids, self.isolates_by_blocks(document_ids.device))
 
     def generate(
         self, input_ids: Int[Tensor, "batch prompt"], max_new_tokens: int, **options: Any

@@ -33,9 +33,9 @@ class GovReport(TextFiles):
 
     def __init__(
         self,
-        train: Files = f"{HUB}/train/*.parquet",
-        validation: Files = f"{HUB}/validation/*.parquet",
-        test: Files = f"{HUB}/test/*.parquet",
+        train: Files | None = f"{HUB}/train/*.parquet",
+        validation: Files | None = f"{HUB}/validation/*.parquet",
+        test: Files | None = f"{HUB}/test/*.parquet",
         learn: Literal["report", "summary"] = "report",
     ) -> None:
         super().__init__(train, validation, test, text_field="report")
@@ -45,6 +45,10 @@ class GovReport(TextFiles):
     def name(self) -> str:
         """`gov_report`."""
         return "gov_report"
+
+    def of_reports(self) -> "GovReport":
+        """The same files, of which the report is the document."""
+        return GovReport(self.files["train"], self.files["validation"], self.files["test"])
 
     def fingerprint(self, split: Split) -> dict[str, Any]:
         """With what is learnt."""

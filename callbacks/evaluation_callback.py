@@ -1,0 +1,146 @@
+"""What callbacks that turn scores into results share."""
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
+from torchmetrics import Metric
+
+from lit_pi.data import LongContextData
+from lit_pi.data.batches import ScoringBatch
+from lit_pi.data.evaluations import Evaluation
+from lit_pi.evaluation.results import add_record
+from lit_pi.module import LitLlama
+
+E = TypeVar("E", bound=Evaluation)
+M = TypeVar("M", bound=Metric)
+
+
+class EvaluationCallback(Callback, Generic[E, M]):
+    """Sums the scores of one kind of evaluation in validation and test, and publishes what they come to."""
+
+    kind: str
+    """Of the record in `results.json`."""
+    evaluation_class: type[E]
+
+    def __init__(self) -> None:
+        self._sums: dict[str, M] = {}
+        self._batches: dict[str, int] = {}
+
+    @abstractmethod
+    def metric(self, evaluation: E) -> M:
+        """Sums, at zero."""
+
+    @abstractmethod
+    def add(self, metric: M, outputs: dict[str, Any], batch: ScoringBatch) -> None:
+        """Add a batch to the sums."""
+
+    @abstractmethod
+    def publish(
+        self, trainer: Trainer, module: LitLlama, name: str, metric: M, record: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Show what an evaluation found, and return its part of the record; called by rank 0 only.
+
+        Args:
+            trainer: of the run.
+            module: the model that was scored.
+            name: of the evaluation.
+            metric: its sums.
+            record: what all kinds of records have.
+        """
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start from zero."""
+        self._start(trainer, pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start from zero."""
+        self._start(trainer, pl_module)
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *indices: int
+    ) -> None:
+        """Add a batch."""
+        self._add(outputs, batch)
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *indices: int
+    ) -> None:
+        """Add a batch."""
+        self._add(outputs, batch)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Publish, unless this was the sanity check."""
+        if not trainer.sanity_checking:
+            self._publish(trainer, pl_module, trainer.val_dataloaders)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Publish."""
+        self._publish(trainer, pl_module, trainer.test_dataloaders)
+
+    def evaluations(self, trainer: Trainer) -> dict[str, E]:
+        """The evaluations of this kind, by name."""
+        found = _data(trainer).evaluations.items()
+        return {name: evaluation for name, evaluation in found if isinstance(evaluation, self.evaluation_class)}
+
+    def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Not under the LightningModule, whose precision would be theirs.
+        self._sums = {
+            name: self.metric(evaluation).to(pl_module.device) for name, evaluation in self.evaluations(trainer).items()
+        }
+        self._batches = dict.fromkeys(self._sums, 0)
+
+    def _add(self, outputs: Any, batch: ScoringBatch) -> None:
+        if (metric := self._sums.get(batch.evaluation)) is not None:
+            self.add(metric, outputs, batch)
+            self._batches[batch.evaluation] += 1
+
+    def _publish(self, trainer: Trainer, pl_module: LightningModule, loaders: Any) -> None:
+        assert isinstance(pl_module, LitLlama)
+        assert trainer.state.fn is not None
+        batches = {name: len(loader) for name, loader in zip(_data(trainer).evaluations, loaders, strict=True)}
+        for name, evaluation in self.evaluations(trainer).items():
+            if not self._batches[name]:
+                continue
+            metric = self._sums[name]
+            metric.compute()  # gathers over the ranks, so all of them take part
+            if not trainer.is_global_zero:
+                continue
+            record = {
+                "kind": self.kind,
+                "evaluation": name,
+                "stage": trainer.state.fn.value,
+                "step": trainer.global_step,
+                "partial": self._batches[name] < batches[name],
+            }
+            found = self.publish(trainer, pl_module, name, metric, record)
+            protocol = {"protocol": evaluation.describe() | pl_module.describe()}
+            add_record(Path(trainer.default_root_dir), record | found | protocol)
+
+
+def show(trainer: Trainer, tag: str, scalars: dict[str, float], figure: Figure) -> None:
+    """Log scalars and a figure, and save the figure in the run directory as PNG and SVG.
+
+    Args:
+        trainer: of the run.
+        tag: of the figure, `NAME/KIND`.
+        scalars: by what follows the tag.
+        figure: to show.
+    """
+    folder = Path(trainer.default_root_dir) / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    for ending in ("png", "svg"):
+        figure.savefig(folder / f"{tag.replace('/', '-')}.{ending}")
+    for logger in trainer.loggers:
+        logger.log_metrics({f"{tag}/{name}": value for name, value in scalars.items()}, trainer.global_step)
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_figure(tag, figure, trainer.global_step)
+
+
+def _data(trainer: Trainer) -> LongContextData:
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    assert isinstance(data, LongContextData)
+    return data
