@@ -74,7 +74,7 @@ def test_training_and_testing_run_there(tmp_path: Path, tiny: list[str], precisi
     assert records[0]["protocol"]["compute_dtype"] == "bfloat16"
 
 
-DOCUMENTS = {300: [[5, 130, 1, 164], [300]], 256: [[128, 128], [1, 255]], 100: [[60, 40], [99, 1]]}
+DOCUMENTS = {300: [[5, 130, 1, 164], [300]], 256: [[128, 128], [1, 255]], 130: [[60, 70], [129, 1]]}
 """Lengths of documents in two rows, by sequence length."""
 
 
@@ -137,7 +137,7 @@ def refuse(*arguments: object, **options: object) -> NoReturn:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "autocast"])
-@pytest.mark.parametrize(("seq", "head_dim", "kv_heads"), [(300, 48, 4), (256, 64, 2), (100, 128, 1), (300, 128, 4)])
+@pytest.mark.parametrize(("seq", "head_dim", "kv_heads"), [(300, 48, 4), (256, 64, 2), (130, 128, 1), (300, 128, 4)])
 @pytest.mark.usefixtures("graphs")
 def test_packed_documents_are_learnt_as_if_alone(
     seq: int, head_dim: int, kv_heads: int, precision: str, monkeypatch: pytest.MonkeyPatch
@@ -159,9 +159,9 @@ def test_packed_documents_are_learnt_as_if_alone(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.usefixtures("graphs")
 def test_compiled_layers_learn_the_same_from_one_graph(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "sdpa_attention_forward", refuse)
     model = packing_model(64, 2)
     expected = learnt_alone(model, 300)
+    monkeypatch.setattr(attention, "sdpa_attention_forward", refuse)
     model.to("cuda", dtype)
     plain = errors(learnt(model, packed(300, "cuda")), expected)
     torch._dynamo.reset()
@@ -185,7 +185,7 @@ def test_packed_documents_in_float64(position: PositionStrategy) -> None:
     with torch.no_grad():
         expected = model(**packed(300, "cpu"))
         found = model.cuda()(**packed(300, "cuda"))
-    torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-5)  # angles are float32
 
 
 @pytest.mark.parametrize("precision", PRECISIONS.values(), ids=PRECISIONS)

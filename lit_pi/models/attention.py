@@ -26,7 +26,7 @@ BLOCK = 128
 """Queries and keys of a block of FlexAttention's."""
 
 HEAD_DIMS = range(16, 257)
-"""What FlexAttention's GPU kernels take: fewer is refused, and more does not fit the chip's shared memory."""
+"""Dimensions of a head for FlexAttention on GPUs: its kernels refuse fewer, and more are not trusted untried."""
 
 
 def attend(
@@ -76,7 +76,8 @@ def document_mask(document_ids: Int[Tensor, "batch seq"], blocks: bool) -> Bool[
         document_ids: tokens with equal ids are of one document.
         blocks: as blocks of queries and keys that see each other, so that others cost nothing; else as a matrix.
     """
-    if not blocks:
+    # For fewer queries than a block, FlexAttention takes its kernel for decoding, which cannot learn.
+    if not blocks or document_ids.shape[1] < BLOCK:
         same_document = document_ids[:, None, :, None] == document_ids[:, None, None, :]
         return same_document.tril()
     ids = document_ids.int()  # read by the kernel for every pair of a block at a document's edge
