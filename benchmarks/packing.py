@@ -21,7 +21,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from lit_pi.data.batches import TrainingBatch
+from lit_pi.batches import TrainingBatch
 from lit_pi.data.sequences import collate
 from lit_pi.models import FromScratch, LanguageModel
 from lit_pi.models import language_model as language_model_module

@@ -11,7 +11,7 @@ from rich.table import Table
 from torch import Tensor
 
 from lit_pi import theory
-from lit_pi.data.batches import ScoringBatch
+from lit_pi.batches import ScoringBatch
 from lit_pi.evaluation.results import add_record
 from lit_pi.models.queries_and_keys import watched
 from lit_pi.models.rule_attention import rule_scores

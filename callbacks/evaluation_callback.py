@@ -9,8 +9,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from torchmetrics import Metric
 
+from lit_pi.batches import ScoringBatch
 from lit_pi.data import LongContextData
-from lit_pi.data.batches import ScoringBatch
 from lit_pi.data.evaluations import Evaluation
 from lit_pi.evaluation.results import add_record
 from lit_pi.module import LitLlama

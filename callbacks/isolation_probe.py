@@ -9,8 +9,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
+from lit_pi.batches import TrainingBatch
 from lit_pi.data import LongContextData
-from lit_pi.data.batches import TrainingBatch
 from lit_pi.errors import UserError
 from lit_pi.module import LitLlama
 

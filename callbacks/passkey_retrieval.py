@@ -1,6 +1,7 @@
 """Which hidden keys a model finds, of every evaluation that asks for them."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -8,103 +9,84 @@ from lit_pi.callbacks.evaluation_callback import EvaluationCallback, show
 from rich.console import Console
 from rich.table import Table
 
-from lit_pi.data.batches import ScoringBatch
+from lit_pi.batches import IGNORE, ScoringBatch
 from lit_pi.data.evaluations import Passkey
-from lit_pi.evaluation.passkey import Cell, PasskeyScores, k_max, wilson
+from lit_pi.evaluation.passkey import PasskeyCell, PasskeyScores, k_max, wilson
 from lit_pi.evaluation.passkey_figure import passkey_figure
 from lit_pi.module import LitLlama
 
-THRESHOLDS = (0.2, 0.5, 0.9)
+THRESHOLDS = {20: 0.2, 50: 0.5, 90: 0.9}
+"""Shares of prompts answered for which there is a k_max, by per cent; 20 % in Chen et al. 2023."""
 
 
 class PasskeyRetrieval(EvaluationCallback[Passkey, PasskeyScores]):
-    """Turns the scores of validation and test into maps of distance or depth against context length.
+    """Turns the scores of validation and test into accuracies by distance, depth and context length.
 
-    Each map becomes a table in the terminal, scalars `NAME/passkey/accuracy/LENGTH` and `NAME/passkey/k_max_20/LENGTH`
-    and a figure in TensorBoard, a record of all cells in `results.json`, and `figures/NAME-passkey.png` and `.svg`.
+    They become a table in the terminal, scalars `NAME/passkey/accuracy/LENGTH` and `NAME/passkey/k_max_20/LENGTH` and
+    a figure in TensorBoard, a record of all cells and of the protocol in `results.json`, and
+    `figures/NAME-passkey.png` and `.svg` beside it.
+
+    k_max is the largest distance up to which at least 20 % (50 %, 90 %) of the prompts of every distance are answered.
+    There is none where distances are drawn, nor for context lengths of which cells were left out.
     """
 
     kind = "passkey"
     evaluation_class = Passkey
 
     def metric(self, evaluation: Passkey) -> PasskeyScores:
-        """Sums for each question."""
-        return PasskeyScores(len(evaluation.samples))
+        """Sums for each prompt."""
+        return PasskeyScores(evaluation.samples)
 
     def add(self, metric: PasskeyScores, outputs: dict[str, Any], batch: ScoringBatch) -> None:
-        """Add a batch of questions."""
-        (nll,), (rank,) = outputs["token_nll"], outputs["token_rank"]
-        metric.update(batch.documents, nll, rank, batch.targets)
+        """Add a batch of prompts."""
+        (token_nll,), (token_rank,) = outputs["token_nll"], outputs["token_rank"]
+        metric.update(batch.documents, token_nll, token_rank, batch.targets != IGNORE)
 
     def publish(
         self, trainer: Trainer, module: LitLlama, name: str, metric: PasskeyScores, record: dict[str, Any]
     ) -> dict[str, Any]:
-        """Draw and print the map."""
+        """Draw and print accuracies."""
         evaluation = self.evaluations(trainer)[name]
-        cells = cells_of(evaluation, metric.compute())
-        by_length = defaultdict(list)
-        for cell in cells:
-            by_length[cell.context_length].append(cell)
-        reached = {
-            length: {threshold: k_max(own, threshold) for threshold in THRESHOLDS} for length, own in by_length.items()
-        }
-        scalars = {f"accuracy/{length}": _accuracy(own) for length, own in by_length.items()}
-        scalars |= {f"k_max_20/{length}": found[0.2] for length, found in reached.items()}
+        cells = metric.compute()
+        lengths = [
+            _summary(length, own, evaluation.mode != "random" and len(own) == evaluation.cells)
+            for length, own in _by_length(cells).items()
+        ]
+        scalars = {f"accuracy/{found['context_length']}": found["accuracy"] for found in lengths}
+        scalars |= {f"k_max_20/{found['context_length']}": found["k_max"]["20"] for found in lengths if found["k_max"]}
         title = f"{name}: {module.position.describe()['class']}"
-        figure = passkey_figure(cells, evaluation.mode, module.rope.original_context, title)
+        reached = {found["context_length"]: found["k_max"]["20"] for found in lengths if found["k_max"]}
+        figure = passkey_figure(cells, evaluation.mode, module.rope.original_context, title, reached)
         show(trainer, f"{name}/passkey", scalars, figure)
-        _print(name, by_length, reached, record["partial"])
-        return {
-            "cells": [cell._asdict() for cell in cells],
-            "k_max": [
-                {"context_length": length, **{f"{threshold:.0%}": k for threshold, k in found.items()}}
-                for length, found in reached.items()
-            ],
-        }
+        _print(name, lengths, record["partial"])
+        return {"cells": [cell._asdict() for cell in cells], "lengths": lengths}
 
 
-def cells_of(evaluation: Passkey, scores: dict[str, list[float]]) -> list[Cell]:
-    """The cells of an evaluation in which something was asked, by context length and distance."""
-    numbers = defaultdict(list)
-    for number, sample in enumerate(evaluation.samples):
-        if scores["asked"][number]:
-            numbers[sample.context_length, sample.cell].append(number)
-    cells = []
-    for (length, _), own in numbers.items():
-        samples = [evaluation.samples[number] for number in own]
-        total = {name: sum(values[number] for number in own) for name, values in scores.items()}
-        correct = int(total["correct"])
-        cells.append(
-            Cell(
-                length,
-                sum(sample.distance for sample in samples) / len(own),
-                sum(sample.depth for sample in samples) / len(own),
-                len(own),
-                correct,
-                correct / len(own),
-                *wilson(correct, len(own)),
-                log_probability=total["log_probability"] / len(own),
-                token_accuracy=total["first_choices"] / total["tokens"],
-            )
-        )
-    return sorted(cells)
+def _by_length(cells: Sequence[PasskeyCell]) -> dict[int, list[PasskeyCell]]:
+    found = defaultdict(list)
+    for cell in sorted(cells):
+        found[cell.context_length].append(cell)
+    return found
 
 
-def _accuracy(cells: list[Cell]) -> float:
-    return sum(cell.correct for cell in cells) / sum(cell.questions for cell in cells)
+def _summary(length: int, cells: list[PasskeyCell], complete: bool) -> dict[str, Any]:
+    n, correct = sum(cell.n for cell in cells), sum(cell.correct for cell in cells)
+    low, high = wilson(correct, n)
+    reached = {str(name): k_max(cells, threshold) for name, threshold in THRESHOLDS.items()} if complete else None
+    return {
+        "context_length": length, "n": n, "correct": correct, "accuracy": correct / n, "low": low, "high": high,
+        "k_max": reached,
+    }  # fmt: skip
 
 
-def _print(name: str, by_length: dict[int, list[Cell]], reached: dict[int, dict[float, float]], partial: bool) -> None:
+def _print(name: str, lengths: list[dict[str, Any]], partial: bool) -> None:
     table = Table(title=f"{name}: passkeys found{' (partial: batches were left out)' if partial else ''}")
-    for column in ("length", "asked", "found", "95 % interval"):
+    for column in ("length", "samples", "accuracy", "95 % interval", *(f"k_max@{name}" for name in THRESHOLDS)):
         table.add_column(column, justify="right")
-    for threshold in THRESHOLDS:
-        table.add_column(f"k_max {threshold:.0%}", justify="right")
-    for length, cells in by_length.items():
-        questions, correct = sum(cell.questions for cell in cells), sum(cell.correct for cell in cells)
-        low, high = wilson(correct, questions)
+    for found in lengths:
+        reached = found["k_max"].values() if found["k_max"] else ()
         table.add_row(
-            f"{length:,}", f"{questions:,}", f"{correct / questions:.1%}", f"{low:.0%} to {high:.0%}",
-            *(f"{reached[length][threshold]:,.0f}" for threshold in THRESHOLDS),
+            f"{found['context_length']:,}", f"{found['n']:,}", f"{found['accuracy']:.1%}",
+            f"{found['low']:.1%} to {found['high']:.1%}", *([f"{k:,}" for k in reached] or ["-"] * len(THRESHOLDS)),
         )  # fmt: skip
     Console().print(table)

@@ -7,7 +7,7 @@ from lit_pi.callbacks.evaluation_callback import EvaluationCallback, show
 from rich.console import Console
 from rich.table import Table
 
-from lit_pi.data.batches import ScoringBatch
+from lit_pi.batches import ScoringBatch
 from lit_pi.data.evaluations import Perplexity
 from lit_pi.evaluation.figures import perplexity_figure
 from lit_pi.evaluation.perplexity import CurvePoint, PerplexitySums

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LinearLR, LRScheduler
 
-from lit_pi.data.batches import IGNORE, ScoringBatch, Span, TrainingBatch
+from lit_pi.batches import IGNORE, ScoringBatch, Span, TrainingBatch
 from lit_pi.errors import UserError
 from lit_pi.models import LanguageModel, ModelSource
 from lit_pi.models.attention import FLEX_ATTENTION, attention_kernel

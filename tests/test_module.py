@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lit_pi.data.batches import IGNORE, ScoringBatch, Span, TrainingBatch
+from lit_pi.batches import IGNORE, ScoringBatch, Span, TrainingBatch
 from lit_pi.models import FromScratch
 from lit_pi.module import LitLlama
 from lit_pi.positions import Extrapolate, Interpolate, PositionStrategy, Rope

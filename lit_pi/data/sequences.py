@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from lit_pi.data.batches import IGNORE, TrainingBatch
+from lit_pi.batches import IGNORE, TrainingBatch
 from lit_pi.data.packing import Packing, cut
 from lit_pi.data.store import TokenStore
 

@@ -1,119 +1,167 @@
 """How often a hidden key was found, cell by cell."""
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torchmetrics import Metric
-
-from lit_pi.data.batches import IGNORE
 
 Z = 1.959963984540054
 """Standard normal quantile of a two-sided 95 % interval."""
 
 
-class Cell(NamedTuple):
-    """The questions of one context length and one distance.
+class PasskeySample(NamedTuple):
+    """One prompt that asks for a key.
 
     Attributes:
-        context_length: tokens of prompt and answer.
-        distance: tokens from the key to the prompt's end; the mean where questions differ.
-        depth: the same as a share of the text: 0 at its start, 1 at its end.
-        questions: asked.
-        correct: answered.
-        accuracy: share of the questions that were answered.
+        context_length: tokens of `<bos>`, prompt and answer.
+        cell: which distance or depth of the context length, counted from 0.
+        trial: which prompt of the cell, counted from 0.
+        nominal_distance: tokens that the protocol puts between key and prompt's end; the template may not allow them.
+        distance: tokens from the key's first one through the prompt's last.
+        depth: share of the filler before the key: 0 at its start, 1 at its end.
+    """
+
+    context_length: int
+    cell: int
+    trial: int
+    nominal_distance: int
+    distance: int
+    depth: float
+
+
+class PasskeyCell(NamedTuple):
+    """The scored prompts of one context length and one distance or depth.
+
+    Attributes:
+        context_length: tokens of `<bos>`, prompt and answer.
+        cell: which distance or depth of the context length, counted from 0.
+        nominal_distance: tokens from key to prompt's end by the protocol, mean over prompts, rounded.
+        distance: the tokens there are, mean over prompts.
+        depth: share of the filler before the key, mean over prompts.
+        n: prompts scored.
+        correct: prompts of which every answer token was the model's first choice.
+        accuracy: `correct / n`.
         low: lower end of its 95 % interval (Wilson 1927).
         high: upper end.
-        log_probability: of the whole answer in nats, mean over questions.
+        log_probability: of the whole answer in nats, mean over prompts; None where a model's scores are not finite.
         token_accuracy: share of the answers' tokens that were the first choice.
     """
 
     context_length: int
+    cell: int
+    nominal_distance: int
     distance: float
     depth: float
-    questions: int
+    n: int
     correct: int
     accuracy: float
     low: float
     high: float
-    log_probability: float
+    log_probability: float | None
     token_accuracy: float
 
 
 class PasskeyScores(Metric):
-    """Sums by question, so that any number of batches and ranks give the same figure.
+    """Sums by sample, so that any number of batches and ranks give the same figures.
 
     Args:
-        questions: how many there are.
+        samples: all that may be scored, in the order of their indices.
     """
 
     full_state_update = False
-    asked: Int[Tensor, " questions"]
-    tokens: Int[Tensor, " questions"]
-    first_choices: Int[Tensor, " questions"]
-    log_probability: Float[Tensor, " questions"]
+    scored: Int[Tensor, " samples"]
+    exact: Int[Tensor, " samples"]
+    tokens: Int[Tensor, " samples"]
+    first_choices: Int[Tensor, " samples"]
+    log_probability: Float[Tensor, " samples"]
 
-    def __init__(self, questions: int) -> None:
+    def __init__(self, samples: Sequence[PasskeySample]) -> None:
         super().__init__()
-        for name in ("asked", "tokens", "first_choices"):
-            self.add_state(name, torch.zeros(questions, dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("log_probability", torch.zeros(questions, dtype=torch.float64), dist_reduce_fx="sum")
+        self.samples = samples
+        for name in ("scored", "exact", "tokens", "first_choices"):
+            self.add_state(name, torch.zeros(len(samples), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("log_probability", torch.zeros(len(samples), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(
         self,
-        questions: Int[Tensor, " batch"],
+        indices: Int[Tensor, " batch"],
         token_nll: Float[Tensor, "batch scored"],
         token_rank: Int[Tensor, "batch scored"],
-        targets: Int[Tensor, "batch scored"],
+        is_answer: Bool[Tensor, "batch scored"],
     ) -> None:
         """Add a batch.
 
         Args:
-            questions: number of each row's question, -1 for a row that only fills up.
+            indices: each row's sample, -1 for a row that only fills up.
             token_nll: nats, 0 where nothing is scored.
             token_rank: tokens that are more likely than the target.
-            targets: tokens of the answers, or `IGNORE`.
+            is_answer: which of the scored places hold a token of the row's answer.
         """
-        real, answers = questions >= 0, targets != IGNORE
-        numbers = questions[real]
-        self.asked[numbers] += 1
-        self.tokens[numbers] += answers.sum(dim=1)[real]
-        self.first_choices[numbers] += (answers & (token_rank == 0)).sum(dim=1)[real]
-        self.log_probability[numbers] -= token_nll.sum(dim=1, dtype=torch.float64)[real]
+        real = indices >= 0
+        rows, answer = indices[real], is_answer[real]
+        first = answer & (token_rank[real] == 0)
+        self.scored.index_add_(0, rows, torch.ones_like(rows))
+        self.exact.index_add_(0, rows, (first == answer).all(dim=1).long())
+        self.tokens.index_add_(0, rows, answer.sum(dim=1))
+        self.first_choices.index_add_(0, rows, first.sum(dim=1))
+        self.log_probability.index_add_(0, rows, -token_nll[real].sum(dim=1, dtype=torch.float64))
 
-    def compute(self) -> dict[str, list[float]]:
-        """For each question whether it was asked (0 or 1) and answered, and its sums."""
-        correct = (self.first_choices == self.tokens) & (self.asked > 0)
-        return {
-            "asked": self.asked.tolist(),
-            "correct": correct.long().tolist(),
-            "tokens": self.tokens.tolist(),
-            "first_choices": self.first_choices.tolist(),
-            "log_probability": self.log_probability.tolist(),
-        }
+    def compute(self) -> list[PasskeyCell]:
+        """The cells of which something was scored, in the order of the samples."""
+        members: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for index, (sample, scored) in enumerate(zip(self.samples, self.scored.tolist(), strict=True)):
+            if scored:
+                members[sample.context_length, sample.cell].append(index)
+        return [self._cell(*key, indices) for key, indices in members.items()]
+
+    def _cell(self, context_length: int, cell: int, indices: list[int]) -> PasskeyCell:
+        samples = [self.samples[index] for index in indices]
+        n, correct = int(self.scored[indices].sum()), int(self.exact[indices].sum())
+        log_probability = float(self.log_probability[indices].sum()) / n
+        low, high = wilson(correct, n)
+        return PasskeyCell(
+            context_length=context_length,
+            cell=cell,
+            nominal_distance=round(sum(sample.nominal_distance for sample in samples) / len(samples)),
+            distance=sum(sample.distance for sample in samples) / len(samples),
+            depth=sum(sample.depth for sample in samples) / len(samples),
+            n=n,
+            correct=correct,
+            accuracy=correct / n,
+            low=low,
+            high=high,
+            log_probability=log_probability if math.isfinite(log_probability) else None,
+            token_accuracy=float(self.first_choices[indices].sum() / self.tokens[indices].sum()),
+        )
 
 
-def wilson(correct: int, questions: int) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927)."""
-    share, ratio = correct / questions, Z * Z / questions
+def wilson(correct: int, n: int) -> tuple[float, float]:
+    """95 % score interval of a share of `n` (Wilson 1927)."""
+    share, ratio = correct / n, Z * Z / n
     centre = (share + ratio / 2) / (1 + ratio)
     half = math.sqrt(share * (1 - share) * ratio + ratio * ratio / 4) / (1 + ratio)
-    return max(centre - half, 0.0), min(centre + half, 1.0)
+    # At the ends they are 0 and 1 but for rounding.
+    return (centre - half if correct else 0.0), (centre + half if correct < n else 1.0)
 
 
-def k_max(cells: Sequence[Cell], threshold: float) -> float:
+def k_max(cells: Sequence[PasskeyCell], threshold: float) -> int:
     """The largest distance up to which every cell reaches the threshold (Chen et al. 2023, section 3.3); 0 if none.
+
+    Distances are nominal, as in the paper's table 4: where the template leaves no room for the farthest one, the key
+    that stands as far as it can counts for it.
 
     Args:
         cells: of one context length.
-        threshold: share of questions answered; 0.2 in the paper.
+        threshold: share of prompts answered; 0.2 in the paper.
     """
-    reached = 0.0
-    for cell in sorted(cells, key=lambda cell: cell.distance):
+    reached = 0
+    for cell in sorted(cells, key=lambda cell: (cell.nominal_distance, cell.accuracy)):
         if cell.accuracy < threshold:
             break
-        reached = cell.distance
+        reached = cell.nominal_distance
     return reached

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torchmetrics import Metric
 
-from lit_pi.data.batches import IGNORE, Span
+from lit_pi.batches import IGNORE, Span
 
 
 class CurvePoint(NamedTuple):

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lit_pi.data.batches import Span
+from lit_pi.batches import Span
 from lit_pi.errors import UserError
 
 Item = TypeVar("Item")

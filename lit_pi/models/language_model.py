@@ -9,14 +9,12 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 from transformers import PreTrainedModel
 
+from lit_pi.batches import IGNORE
 from lit_pi.models.attention import blocks_are_fastest, document_mask
 from lit_pi.models.provenance import rope_parameters_of
 from lit_pi.models.rotary import RotaryEmbedding, install_rotary
 from lit_pi.models.rule_attention import install_rule
 from lit_pi.positions import PositionStrategy, Rope
-
-IGNORE = -100
-"""Target that is not scored (torch's `ignore_index`)."""
 
 
 class Scores(NamedTuple):
@@ -24,7 +22,8 @@ class Scores(NamedTuple):
 
     Attributes:
         token_nll: negative log-likelihoods in nats, 0 where a target is ignored.
-        token_rank: tokens that are more likely, 0 for the model's first choice and where a target is ignored.
+        token_rank: tokens that are more likely (strictly larger logits): 0 for the model's first choice, and where a
+            target is ignored.
     """
 
     token_nll: Float[Tensor, "batch scored"]
@@ -99,7 +98,8 @@ class LanguageModel(nn.Module):
         if not ranked:
             return token_nll
         own = logits.gather(-1, targets.clamp(min=0)[..., None])
-        return Scores(token_nll, (logits > own).sum(dim=-1).masked_fill(targets == IGNORE, 0))
+        # Not `>`: of logits that are not numbers, none is a first choice.
+        return Scores(token_nll, (~(logits <= own)).sum(dim=-1).masked_fill(targets == IGNORE, 0))
 
     def isolates_by_blocks(self, device: torch.device) -> bool:
         """Whether FlexAttention isolates packed documents there; else a dense mask does, as attention rules need it."""

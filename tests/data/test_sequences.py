@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lit_pi.data.batches import IGNORE
+from lit_pi.batches import IGNORE
 from lit_pi.data.packing import Packing, best_fit
 from lit_pi.data.sequences import Sequences, collate
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lit_pi.data.batches import IGNORE, Span
+from lit_pi.batches import IGNORE, Span
 from lit_pi.evaluation.perplexity import PerplexitySums
 
 

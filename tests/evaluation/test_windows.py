@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lit_pi.data.batches import IGNORE
+from lit_pi.batches import IGNORE
 from lit_pi.data.evaluations.perplexity import WindowBatches
 from lit_pi.errors import UserError
 from lit_pi.evaluation.windows import Bos, WindowPlan, plan_batches

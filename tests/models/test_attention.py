@@ -111,7 +111,7 @@ def test_autocast_is_that_of_scaled_dot_product_attention(architecture: type, mo
     torch.testing.assert_close(in_blocks, exact, rtol=0, atol=2 * float((dense - exact).abs().max()))
 
 
-@pytest.mark.parametrize("seq", [1024, 1000, 100])
+@pytest.mark.parametrize("seq", [1024, 1000, 128])
 def test_blocks_hold_what_the_matrix_holds_and_skip_what_nobody_sees(seq: int) -> None:
     rows = [[300, 3, 700, 21], [128, 128, 512, 256], [1024]]
     ids = torch.stack([torch.repeat_interleave(torch.tensor(row)) for row in rows])[:, :seq].contiguous()

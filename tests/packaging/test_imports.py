@@ -7,14 +7,15 @@ ROOT = Path(__file__).parents[2]
 
 MAY_IMPORT = {
     "errors": set(),
+    "batches": set(),
     "positions": {"errors"},
     "theory": {"positions"},
-    "evaluation": {"errors", "data.batches"},
-    "data": {"errors", "evaluation"},
-    "models": {"errors", "positions"},
+    "evaluation": {"errors", "batches"},
+    "data": {"errors", "batches", "evaluation"},
+    "models": {"errors", "batches", "positions"},
     "parallel": {"errors", "positions", "models"},
-    "module": {"errors", "positions", "models", "parallel", "data.batches"},
-    "callbacks": {"errors", "positions", "theory", "evaluation", "data", "models", "parallel", "module"},
+    "module": {"errors", "positions", "models", "parallel", "batches"},
+    "callbacks": {"errors", "batches", "positions", "theory", "evaluation", "data", "models", "parallel", "module"},
 }
 """What each room may import beside itself; `cli` and `__main__` may import everything, and nothing imports them."""
 

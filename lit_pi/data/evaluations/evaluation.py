@@ -6,7 +6,7 @@ from typing import Any
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast
 
-from lit_pi.data.batches import ScoringBatch
+from lit_pi.batches import ScoringBatch
 
 
 class ScoringBatches(Dataset[ScoringBatch], ABC):

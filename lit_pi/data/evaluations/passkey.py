@@ -1,67 +1,51 @@
 """Retrieval of a key hidden in a long text."""
 
 from collections.abc import Sequence
-from functools import cached_property
-from itertools import groupby
-from typing import Any, Literal, NamedTuple
+from itertools import groupby, product
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from lit_pi.data.batches import IGNORE, ScoringBatch, Span
+from lit_pi.batches import IGNORE, ScoringBatch, Span
 from lit_pi.data.build import open_store
-from lit_pi.data.corpora import Corpus, Split
+from lit_pi.data.corpora.corpus import Corpus, Split
 from lit_pi.data.evaluations.evaluation import Evaluation, ScoringBatches
-from lit_pi.data.evaluations.passkey_prompts import Prompt, PromptBuilder
+from lit_pi.data.evaluations.passkey_prompts import ANSWER, FILLER, NEEDLE, QUESTION, TASK, Prompt, PromptTemplate
+from lit_pi.data.store import TokenStore
+from lit_pi.data.tokenizer import tokenizer_fingerprint
 from lit_pi.errors import UserError
+from lit_pi.evaluation.passkey import PasskeySample
 from lit_pi.evaluation.windows import share_out
 
 Mode = Literal["paper", "grid", "random"]
-SOME_KEY = "12345"
-LONGEST_ANSWER = 8
-"""Tokens that five digits and a space may have; and so far from both ends of the text every key can stand."""
-
-
-class Sample(NamedTuple):
-    """One question.
-
-    Attributes:
-        context_length: tokens of the prompt and its answer.
-        cell: which distance or depth of the context length.
-        trial: which question of the cell.
-        distance: tokens that the key should stand from the prompt's end.
-        depth: the same as a share of the text before the key: 0 at the start, 1 at the end.
-    """
-
-    context_length: int
-    cell: int
-    trial: int
-    distance: int
-    depth: float
 
 
 class Passkey(Evaluation):
     """Asks for five random digits that stand somewhere in a long text (Chen et al. 2023, section 3.3).
 
-    A question counts as answered when every token of the answer is the model's first choice, which one forward
-    tells: greedy decoding would give the same. The same seed gives the same questions on any number of ranks.
+    Every prompt, with `<bos>` and its answer, has exactly as many tokens as its context length. It counts as answered
+    when each token of the answer is the model's first choice after those before it, which one forward tells: greedy
+    decoding would begin with the answer. A prompt depends on the seed, its context length, its distance or depth and
+    its trial alone.
 
     Args:
-        context_lengths: tokens of a prompt and its answer.
-        mode: `paper` varies the key's distance from the prompt's end in equal steps up to the context length; `grid`
-            its depth from 0, the start of the text, to 1; `random` draws the depth.
-        distances: how many distances, in mode `paper`.
-        depths: how many depths, in mode `grid`.
-        trials: questions for each distance or depth; in mode `random`, for each context length.
-        filler: text to hide keys in; by default the paper's repeated sentence.
+        context_lengths: tokens of `<bos>`, prompt and answer; all are measured in one run, the longest first.
+        mode: `paper` puts the key at distances from the prompt's end in equal steps up to the context length; `grid`
+            at depths from 0, the very start of the filler, to 1, its end; `random` draws the depth.
+        distances: how many, in mode `paper`. The first and last ones are as near and as far as the template allows.
+        depths: how many, in mode `grid`.
+        trials: prompts for each distance or depth; in mode `random`, for each context length.
+        filler: text to hide keys in, a stretch drawn at random for each prompt; by default the repeated sentence of
+            Mohtashami and Jaggi 2023.
         filler_split: of that corpus.
         batch_size: prompts of one forward.
-        seed: of keys, depths and places in the filler.
+        seed: of keys, drawn depths and stretches of filler.
         every_n_steps: during `fit`, measure at validations whose step is a multiple of this; None for all.
 
     Raises:
-        UserError: there is nothing to ask.
+        UserError: there is nothing to ask, or an option is below its least value.
     """
 
     def __init__(
@@ -78,9 +62,13 @@ class Passkey(Evaluation):
         every_n_steps: int | None = None,
     ) -> None:
         super().__init__(every_n_steps)
-        if not context_lengths or min(distances, depths, trials) < 1:
-            raise UserError("a Passkey evaluation needs context_lengths, and distances, depths and trials from 1 on")
-        self.context_lengths = tuple(sorted(set(context_lengths)))
+        if not context_lengths:
+            raise UserError("context_lengths of the Passkey evaluation are empty: give at least one")
+        counts = {"distances": distances, "depths": depths, "trials": trials, "batch_size": batch_size}
+        for name, value, least in [*((name, value, 1) for name, value in counts.items()), ("seed", seed, 0)]:
+            if value < least:
+                raise UserError(f"{name} of the Passkey evaluation is {value}: it must be {least} or more")
+        self.context_lengths = tuple(sorted(set(context_lengths), reverse=True))
         self.mode: Mode = mode
         self.cells = {"paper": distances, "grid": depths, "random": 1}[mode]
         self.trials = trials
@@ -88,114 +76,143 @@ class Passkey(Evaluation):
         self.filler_split: Split = filler_split
         self.batch_size = batch_size
         self.seed = seed
-        self.builder: PromptBuilder | None = None
+        self.samples: list[PasskeySample] = []
+        self.answer_tokens = 0
+        self._template: PromptTemplate | None = None
+        self._store: TokenStore | None = None
+        self._sentences = np.empty(0, np.int64)
+        self._tokenizer: dict[str, str] = {}
 
     def prepare(self, tokenizer: PreTrainedTokenizerFast) -> None:
         """Open the filler, and see that every prompt fits.
 
         Raises:
-            UserError: a context length has no room for the template, or the filler is shorter.
+            UserError: a context length has no room for the template, there is too little filler, or the tokenizer
+                cannot write digits.
         """
-        if self.builder is None:
-            text = None if self.filler is None else open_store(self.filler, self.filler_split, tokenizer).tokens
-            self.builder = PromptBuilder(tokenizer, text)
-            for sample in self.samples[:: self.cells * self.trials]:
-                self.prompt(sample)
-
-    @cached_property
-    def samples(self) -> list[Sample]:
-        """All questions, longest first."""
-        return [
-            self._sample(length, cell, trial)
-            for length in reversed(self.context_lengths)
-            for cell in range(self.cells)
-            for trial in range(self.trials)
-        ]
-
-    def _sample(self, length: int, cell: int, trial: int) -> Sample:
-        assert self.builder is not None
-        nearest, farthest = self.builder.distances(length, SOME_KEY)
-        nearest, farthest = nearest + LONGEST_ANSWER, max(farthest - LONGEST_ANSWER, nearest + LONGEST_ANSWER)
-        if self.mode == "paper":
-            distance = min(max(round((cell + 1) * length / self.cells), nearest), farthest)
+        if self._template is not None:
+            return
+        template = PromptTemplate(tokenizer)
+        places = list(product(self.context_lengths, range(self.cells), range(self.trials)))
+        bare = {place: template.of_key(self._key(*place)[0]) for place in places}
+        longest, shortest = max(len(prompt.tokens) for prompt in bare.values()), self.context_lengths[-1]
+        if shortest < longest:
+            raise UserError(
+                f"a context length of {shortest} tokens is too short for a passkey: its prompt and answer take "
+                f"{longest} tokens of {tokenizer.name_or_path} without any filler; set context_lengths to {longest} or "
+                "more"
+            )
+        room = max(place[0] - len(prompt.tokens) for place, prompt in bare.items())
+        if self.filler is None:
+            self._sentences = template.filler(room)
         else:
-            drawn = float(self._generator(length, cell, trial, "depth").random())
-            depth = drawn if self.mode == "random" else cell / max(self.cells - 1, 1)
-            distance = round(farthest - depth * (farthest - nearest))
-        depth = (farthest - distance) / max(farthest - nearest, 1)
-        return Sample(length, cell, trial, distance, depth)
+            self._store = open_store(self.filler, self.filler_split, tokenizer)
+            if self._store.num_tokens < room:
+                raise UserError(
+                    f"the passkey filler {self.filler.name}, {self.filler_split}, has {self._store.num_tokens:,} "
+                    f"tokens and the longest prompt needs {room:,}: bring more text or lower context_lengths"
+                )
+        self._template = template
+        self._tokenizer = {"name": tokenizer.name_or_path, "fingerprint": tokenizer_fingerprint(tokenizer)}
+        self.answer_tokens = max(len(prompt.answer) for prompt in bare.values())
+        self.samples = [self._sample(*place) for place in places]
 
-    def prompt(self, sample: Sample) -> Prompt:
-        """The prompt of a question and its answer."""
-        assert self.builder is not None
-        generator = self._generator(sample.context_length, sample.cell, sample.trial, "key")
-        key = str(generator.integers(10_000, 100_000))
-        return self.builder.build(sample.context_length, sample.distance, key, generator)
+    def _key(self, context_length: int, cell: int, trial: int) -> tuple[int, np.random.Generator]:
+        """The key of a prompt, and what draws the rest of it."""
+        generator = np.random.default_rng([self.seed, context_length, cell, trial])
+        return int(generator.integers(10_000, 100_000)), generator
 
-    def _generator(self, length: int, cell: int, trial: int, purpose: str) -> np.random.Generator:
-        return np.random.default_rng([self.seed, length, cell, trial, ord(purpose[0])])
+    def prompt(self, context_length: int, cell: int, trial: int) -> Prompt:
+        """A prompt and its answer, by what decides it."""
+        assert self._template is not None
+        key, generator = self._key(context_length, cell, trial)
+        bare = self._template.of_key(key)
+        room = context_length - len(bare.tokens)
+        if self.mode == "paper":
+            after = min(max(self._nominal(context_length, cell) - bare.distance, 0), room)
+        elif self.mode == "grid":
+            after = room - round(room * cell / max(self.cells - 1, 1))
+        else:
+            after = int(generator.integers(room + 1))
+        before = room - after
+        if self._store is None:
+            return bare._replace(before=self._sentences[:before], after=self._sentences[:after])
+        start = int(generator.integers(self._store.num_tokens - room + 1))
+        stretch = self._store.tokens[start : start + room].astype(np.int64)
+        return bare._replace(before=stretch[:before], after=stretch[before:])
+
+    def _nominal(self, context_length: int, cell: int) -> int:
+        return round((cell + 1) * context_length / self.cells)
+
+    def _sample(self, context_length: int, cell: int, trial: int) -> PasskeySample:
+        prompt = self.prompt(context_length, cell, trial)
+        nominal = self._nominal(context_length, cell) if self.mode == "paper" else prompt.distance
+        return PasskeySample(context_length, cell, trial, nominal, prompt.distance, prompt.depth)
 
     def batches(self, name: str, tokenizer: PreTrainedTokenizerFast, world_size: int) -> "PromptBatches":
-        """All questions."""
+        """All prompts."""
         return PromptBatches(name, self, world_size)
 
     def describe(self) -> dict[str, Any]:
-        """Lengths, mode and filler."""
-        assert self.builder is not None
-        tokenizer = self.builder.tokenizer
+        """Template, tokenizer, places of the keys and filler."""
         return {
             "context_lengths": list(self.context_lengths),
             "mode": self.mode,
             "cells": self.cells,
             "trials": self.trials,
-            "filler": None if self.filler is None else {"name": self.filler.name, "split": self.filler_split},
-            "tokenizer": tokenizer.name_or_path,
+            "samples": len(self.samples),
             "seed": self.seed,
-            "scored": "every answer token is the first choice, given the answer's tokens before it",
+            "template": f"{TASK}FILLER{NEEDLE}FILLER{QUESTION}{ANSWER}",
+            "filler": FILLER if self._store is None else self._store.manifest["corpus"],
+            "tokenizer": self._tokenizer,
+            "context_length_is": "tokens of <bos>, prompt and answer",
+            "distance_is": "tokens from the key's first one through the prompt's last",
+            "depth_is": "share of the filler's tokens before the key",
+            "correct_is": "every answer token has the largest logit, given the answer's tokens before it",
         }
 
 
 class PromptBatches(ScoringBatches):
-    """The questions of an evaluation as tensors.
+    """The prompts of an evaluation as tensors, each built when it is asked for.
 
     Args:
         name: of the evaluation.
-        passkey: has the questions.
+        passkey: builds the prompts.
         world_size: ranks that share them.
     """
 
     def __init__(self, name: str, passkey: Passkey, world_size: int) -> None:
         self.name = name
         self.passkey = passkey
-        self.planned: list[tuple[int, list[int]]] = []
-        by_length = groupby(enumerate(passkey.samples), lambda item: item[1].context_length)
-        for length, items in by_length:
-            numbers = [number for number, _ in items]
-            for rows in share_out(numbers, -1, passkey.batch_size, world_size):
-                self.planned.append((length, rows))
+        self.planned = [
+            (length, rows)
+            for length, indices in groupby(
+                range(len(passkey.samples)), lambda index: passkey.samples[index].context_length
+            )
+            for rows in share_out(list(indices), -1, passkey.batch_size, world_size)
+        ]
 
     def __len__(self) -> int:
         return len(self.planned)
 
     def __getitem__(self, index: int) -> ScoringBatch:
         """Prompts and answers of one total length; a row that only fills up scores nothing."""
-        length, numbers = self.planned[index]
-        rows = torch.zeros(len(numbers), length, dtype=torch.long)
-        targets = torch.full((len(numbers), length), IGNORE)
-        for row, number in enumerate(numbers):
+        (length, indices), answers = self.planned[index], self.passkey.answer_tokens
+        rows = torch.zeros(len(indices), length, dtype=torch.long)
+        targets = torch.full((len(indices), answers), IGNORE)
+        for row, target, number in zip(rows, targets, indices, strict=True):
             if number >= 0:
-                prompt = self.passkey.prompt(self.passkey.samples[number])
-                rows[row] = torch.from_numpy(np.concatenate((prompt.tokens, prompt.answer)))
-                targets[row, len(prompt.tokens) - 1 : -1] = torch.from_numpy(prompt.answer)
-        scored = torch.arange(length - 1 - LONGEST_ANSWER, length - 1)
+                prompt = self.passkey.prompt(*self.passkey.samples[number][:3])
+                row[:] = torch.from_numpy(prompt.tokens)
+                target[answers - len(prompt.answer) :] = torch.from_numpy(prompt.answer)
         return ScoringBatch(
             evaluation=self.name,
             input_ids=rows,
-            lengths=torch.full((len(numbers),), length),
-            scored=scored,
-            targets=targets[:, scored],
-            spans=(Span(length, 0, len(scored)),),
-            documents=torch.tensor(numbers),
-            begins=torch.zeros(len(numbers), dtype=torch.long),
+            lengths=torch.full((len(indices),), length),
+            scored=torch.arange(length - 1 - answers, length - 1),
+            targets=targets,
+            spans=(Span(length, 0, answers),),
+            documents=torch.tensor(indices),
+            begins=torch.zeros(len(indices), dtype=torch.long),
             ranked=True,
         )

@@ -1,6 +1,7 @@
 """Prompts that hide a key in a long text, built of tokens: exact in length and in the key's place.
 
-The template is Mohtashami and Jaggi's (2023, arXiv 2305.16300), as Chen et al. 2023 use it (section 3.3, figure 3).
+The template is Mohtashami and Jaggi's (2023, arXiv 2305.16300), as Chen et al. 2023 use it (section 3.3, figure 3):
+five lines, of which the second and the fourth are filler.
 """
 
 from itertools import takewhile
@@ -8,119 +9,130 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from lit_pi.errors import UserError
+
+Tokens = NDArray[np.int64]
 
 TASK = (
     "There is an important info hidden inside a lot of irrelevant text. Find it and memorize them. I will quiz you "
     "about the important information there.\n"
 )
-FILLER = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again. "
-KEY = "\nThe pass key is {key}. Remember it. {key} is the pass key.\n"
+FILLER = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
+NEEDLE = "\nThe pass key is {key}. Remember it. {key} is the pass key.\n"
 QUESTION = "\nWhat is the pass key? The pass key is"
+ANSWER = " {key}"
+
+AFTER_TEXT = "green", "green.", ""
+"""What may stand before a piece that begins a line, the most natural first."""
+AFTER_LINE = "\n", ".", ""
+"""What may stand before filler."""
 
 
 class Prompt(NamedTuple):
-    """A prompt and its answer.
+    """The tokens of a prompt and its answer, by piece.
 
     Attributes:
-        tokens: `<bos>`, where the tokenizer has it, and the prompt.
-        answer: tokens that follow.
-        distance: tokens from the key's first token to the prompt's end, both included.
+        task: `<bos>`, where the tokenizer has it, and the first line.
+        before: filler.
+        needle: the line with the key, and the ends of the lines around it.
+        after: filler.
+        question: the last line.
+        answer: what follows.
+        key_place: place of the key's first token in `needle`.
     """
 
-    tokens: NDArray[np.int64]
-    answer: NDArray[np.int64]
-    distance: int
+    task: Tokens
+    before: Tokens
+    needle: Tokens
+    after: Tokens
+    question: Tokens
+    answer: Tokens
+    key_place: int
+
+    @property
+    def tokens(self) -> Tokens:
+        """`<bos>`, prompt and answer."""
+        return np.concatenate(self[:6])
+
+    @property
+    def distance(self) -> int:
+        """Tokens from the key's first one through the prompt's last."""
+        return len(self.needle) - self.key_place + len(self.after) + len(self.question)
+
+    @property
+    def depth(self) -> float:
+        """Share of the filler that stands before the key; 0 where there is no filler."""
+        return len(self.before) / max(len(self.before) + len(self.after), 1)
 
 
-class PromptBuilder:
-    """Builds prompts with a tokenizer.
+class PromptTemplate:
+    """The template in the tokens of one tokenizer.
 
     Args:
-        tokenizer: any of the `tokenizers` library.
-        filler: tokens of a text to hide keys in; a repeated sentence by default.
+        tokenizer: any of the `tokenizers` library. Its settings stay as they are, and those that calls of it have left
+            behind do not matter.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, filler: NDArray[np.unsignedinteger] | None = None) -> None:
-        self.tokenizer = tokenizer
-        self.task = ([] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]) + self._encode(TASK)
-        self.filler = filler
-        # What follows a sentence can decide how its end is written, so the sentence is taken out of the middle.
-        self._sentence = np.array(self._encode(FILLER * 64), np.int64)
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self._backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        self._backend.encode_special_tokens = True
+        self._name = tokenizer.name_or_path
+        bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+        self._task = np.array(bos + self._encode(TASK).ids, np.int64)
+        self._bare_question = self._inside(QUESTION, AFTER_TEXT)[0]
 
-    def build(self, length: int, distance: int, key: str, generator: np.random.Generator) -> Prompt:
-        """A prompt that has `length` tokens together with its answer.
-
-        Args:
-            length: tokens, `<bos>` and answer included.
-            distance: tokens from the key to the prompt's end; the nearest that the template allows is taken.
-            key: what is hidden.
-            generator: chooses where in the filler's text the prompt's part begins.
+    def of_key(self, key: int) -> Prompt:
+        """The prompt of a key without filler.
 
         Raises:
-            UserError: the template alone is longer, or the filler's text is shorter.
+            UserError: the tokenizer cannot write the key.
         """
-        needle, place = self._needle(key)
-        question, answer = self._question(key)
-        room = length - len(self.task) - len(needle) - len(question) - len(answer)
-        if room < 0:
+        text = NEEDLE.format(key=key)
+        needle, ends = self._inside(text, AFTER_TEXT)
+        digits = text.index(str(key))
+        key_place = next((place for place, end in enumerate(ends) if end > digits), None)
+        asked, _ = self._inside(QUESTION + ANSWER.format(key=key), AFTER_TEXT)
+        # The answer may change how the question's end is written; what stays the same is the prompt.
+        same = len([*takewhile(lambda pair: pair[0] == pair[1], zip(asked, self._bare_question, strict=False))])
+        question, answer = asked[:same], asked[same:]
+        if key_place is None or str(key) not in self._backend.decode(answer, skip_special_tokens=False).replace(
+            " ", ""
+        ):
             raise UserError(
-                f"a passkey prompt of {length} tokens has no room for its template: {length - room} tokens are the "
-                "least with this tokenizer; raise context_lengths"
+                f"the tokenizer {self._name} cannot write the passkey {key} (it writes "
+                f"{self._encode(str(key)).tokens}): name one that knows digits in data.tokenizer"
             )
-        nearest = len(needle) - place + len(question)
-        behind = min(max(distance - nearest, 0), room)
-        before, after = self._fill(room - behind, behind, generator)
-        tokens = np.concatenate((self.task, before, needle, after, question)).astype(np.int64)
-        return Prompt(tokens, np.array(answer, np.int64), nearest + behind)
+        nothing = np.empty(0, np.int64)
+        line, asks, answers = (np.array(piece, np.int64) for piece in (needle, question, answer))
+        return Prompt(self._task, nothing, line, nothing, asks, answers, key_place)
 
-    def distances(self, length: int, key: str) -> tuple[int, int]:
-        """The nearest and the farthest distance of a key in prompts of so many tokens."""
-        needle, place = self._needle(key)
-        question, answer = self._question(key)
-        nearest = len(needle) - place + len(question)
-        return nearest, length - len(answer) - len(self.task) - place
+    def filler(self, tokens: int) -> Tokens:
+        """The repeated sentence, encoded in one piece, from its start on; at least so many tokens."""
+        repeats = 1
+        while True:
+            found, _ = self._inside(" ".join([FILLER] * repeats), AFTER_LINE)
+            if len(found) >= tokens:
+                return np.array(found, np.int64)
+            repeats = 1 + repeats * max(2, -(-tokens // max(len(found), 1)))
 
-    def _fill(self, before: int, after: int, generator: np.random.Generator) -> tuple[NDArray, NDArray]:
-        """So many tokens of filler before the key and after it."""
-        if self.filler is None:
-            return np.resize(self._sentence, before), np.resize(self._sentence, after)
-        if len(self.filler) < before + after:
-            raise UserError(
-                f"the filler has {len(self.filler):,} tokens and a prompt needs {before + after:,}: name a corpus with "
-                "more text"
-            )
-        start = int(generator.integers(len(self.filler) - before - after + 1))
-        return self.filler[start : start + before], self.filler[start + before : start + before + after]
+    def _inside(self, text: str, before: tuple[str, ...]) -> tuple[list[int], list[int]]:
+        """Tokens of a text that stands inside another one, and where in it each of them ends (characters).
 
-    def _needle(self, key: str) -> tuple[list[int], int]:
-        """Tokens of the sentences with the key, and the place of the key's first token among them."""
-        text = KEY.format(key=key)
-        ids, ends = self._encode_inside(text)
-        at = text.index(key)
-        return ids, next(place for place, end in enumerate(ends) if end > at)
+        At the start of a text some tokenizers write a space that is not there, so another text stands before it, of
+        which no token may reach into this one.
+        """
+        for anchor in before:
+            encoding = self._encode(anchor + text)
+            edge = len(anchor)
+            if not any(start < edge < end for start, end in encoding.offsets):
+                break
+        first = next((place for place, (_, end) in enumerate(encoding.offsets) if end > edge), len(encoding.ids))
+        return encoding.ids[first:], [end - edge for _, end in encoding.offsets[first:]]
 
-    def _question(self, key: str) -> tuple[list[int], list[int]]:
-        """Tokens of the question, and those of the answer as they are written after it."""
-        whole, _ = self._encode_inside(f"{QUESTION} {key}")
-        question, _ = self._encode_inside(QUESTION)
-        same = len([*takewhile(lambda pair: pair[0] == pair[1], zip(whole, question, strict=False))])
-        return whole[:same], whole[same:]
-
-    def _encode_inside(self, text: str) -> tuple[list[int], list[int]]:
-        """Tokens of a text that stands inside another one, and where in it each of them ends."""
-        # At the start of a text, some tokenizers put a space before it.
-        encoding = self.tokenizer.backend_tokenizer.encode("a" + text, add_special_tokens=False)
-        if any(start == 1 for start, _ in encoding.offsets):
-            inside = [
-                (token, end - 1) for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True) if start
-            ]
-        else:
-            encoding = self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
-            inside = [(token, end) for token, (_, end) in zip(encoding.ids, encoding.offsets, strict=True)]
-        return [token for token, _ in inside], [end for _, end in inside]
-
-    def _encode(self, text: str) -> list[int]:
-        return self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
+    def _encode(self, text: str) -> Encoding:
+        return self._backend.encode(text, add_special_tokens=False)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from lit_pi.data.batches import IGNORE, ScoringBatch
+from lit_pi.batches import IGNORE, ScoringBatch
 from lit_pi.data.build import open_store
 from lit_pi.data.corpora.corpus import Corpus, Split
 from lit_pi.data.evaluations.evaluation import Evaluation, ScoringBatches
