@@ -1,8 +1,8 @@
-"""The two kinds of batch: token ids to learn from, and token ids to score."""
+"""The kinds of batch: token ids to learn from, to score, and to continue; and what continues them."""
 
 from typing import NamedTuple
 
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 IGNORE = -100
@@ -58,3 +58,58 @@ class ScoringBatch(NamedTuple):
     documents: Int[Tensor, " batch"]
     begins: Int[Tensor, " batch"]
     ranked: bool = False
+
+
+class Decoding(NamedTuple):
+    """How the next token is chosen, and when to stop.
+
+    Attributes:
+        max_new_tokens: tokens to generate at most.
+        temperature: divides the logits; 0 takes the most likely token.
+        top_p: samples from the fewest tokens whose probabilities sum to at least this (Holtzman et al. 2020).
+        stop_ids: tokens that end a text.
+    """
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    stop_ids: tuple[int, ...] = ()
+
+
+class GenerationBatch(NamedTuple):
+    """Prompts to continue.
+
+    Attributes:
+        evaluation: name of the evaluation the texts belong to.
+        input_ids: token ids, right-padded.
+        lengths: tokens of each prompt.
+        context_lengths: tokens that each row's positions stand for: prompt and new ones.
+        documents: index of each row's sample in the evaluation, -1 for a row that only tops up the batch.
+        decoding: how to continue.
+        draws: a number from 0 to 1 for each new token, which chooses it where tokens are sampled: what a row becomes
+            depends neither on its batch nor on its rank. None where they are not sampled.
+        targets: the right continuation, `IGNORE` after its end, or None where none is.
+    """
+
+    evaluation: str
+    input_ids: Int[Tensor, "batch prompt"]
+    lengths: Int[Tensor, " batch"]
+    context_lengths: Int[Tensor, " batch"]
+    documents: Int[Tensor, " batch"]
+    decoding: Decoding
+    draws: Float[Tensor, "batch new"] | None = None
+    targets: Int[Tensor, "batch target"] | None = None
+
+
+class Generated(NamedTuple):
+    """What follows the prompts of a batch.
+
+    Attributes:
+        token_ids: up to `max_new_tokens` tokens, 0 after a text's end.
+        lengths: tokens of each text, without the one that ended it.
+        stopped: whether a token of `stop_ids` ended it.
+    """
+
+    token_ids: Int[Tensor, "batch new"]
+    lengths: Int[Tensor, " batch"]
+    stopped: Bool[Tensor, " batch"]

@@ -8,6 +8,8 @@ from typing import NoReturn
 
 import pytest
 import torch
+from lightning.fabric.utilities import move_data_to_device
+from prompts import batch_of
 from strategies import STRATEGIES
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -16,6 +18,7 @@ from lit_pi.errors import UserError
 from lit_pi.models import LanguageModel, attention
 from lit_pi.models import language_model as language_model_module
 from lit_pi.models.attention import ATTENTION
+from lit_pi.models.generation import generate
 from lit_pi.positions import Interpolate, PositionStrategy, Rope, SelfExtend
 
 pytestmark = [
@@ -51,9 +54,10 @@ def test_generation_with_an_attention_rule() -> None:
     )  # fmt: skip
     llm = LlamaForCausalLM._from_config(config, attn_implementation=ATTENTION)
     model = LanguageModel(llm.double().eval(), SelfExtend(4, 16), Rope(64, 1e4, 64))
-    options = {"do_sample": False, "eos_token_id": None, "pad_token_id": 0}
-    expected = model.generate(TOKENS[:, :50], 100, **options)
-    assert torch.equal(model.cuda().generate(TOKENS[:, :50].cuda(), 100, **options).cpu(), expected)
+    batch = batch_of([TOKENS[0, :50], TOKENS[1, :20]], 100)
+    expected = generate(model, batch).token_ids
+    there = move_data_to_device(batch, torch.device("cuda"))
+    assert torch.equal(generate(model.cuda(), there).token_ids.cpu(), expected)
 
 
 PRECISIONS = {

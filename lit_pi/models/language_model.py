@@ -1,6 +1,6 @@
 """A Hugging Face causal language model whose positions come from a strategy."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from lit_pi.batches import IGNORE
 from lit_pi.models.attention import blocks_are_fastest, document_mask
+from lit_pi.models.past import Past
 from lit_pi.models.provenance import rope_parameters_of
 from lit_pi.models.rotary import RotaryEmbedding, install_rotary
 from lit_pi.models.rule_attention import install_rule
@@ -113,22 +114,26 @@ class LanguageModel(nn.Module):
             return None
         return document_mask(document_ids, self.isolates_by_blocks(document_ids.device))
 
-    def generate(
-        self, input_ids: Int[Tensor, "batch prompt"], max_new_tokens: int, **options: Any
-    ) -> Int[Tensor, "batch seq"]:
-        """Prompts of equal length and what follows them.
-
-        The context length is prompt and new tokens together from the first step on, so that keys in the cache keep
-        their angles: decoding step by step equals a full pass at that length, for every strategy.
+    def read(
+        self, input_ids: Int[Tensor, "batch seq"], past: Past, scored: Int[Tensor, " scored"] | None = None
+    ) -> Float[Tensor, "batch scored vocabulary"]:
+        """Logits, float32 or wider, of tokens that follow what was read before; the past grows by them.
 
         Args:
-            input_ids: token ids of the prompts.
-            max_new_tokens: tokens to generate at most.
-            options: of transformers' `generate`.
+            input_ids: token ids.
+            past: what was read before.
+            scored: which of the tokens to compute logits for, ascending; all by default.
         """
-        self.rotary.context_length = input_ids.shape[1] + max_new_tokens
-        # Left to itself, transformers takes every token of the padding's id for padding.
-        everything = torch.ones_like(input_ids)
-        return self.llm.generate(  # type: ignore[operator]
-            input_ids, attention_mask=everything, max_new_tokens=max_new_tokens, **options
-        )
+        places = slice(past.read, past.read + input_ids.shape[1])
+        self.rotary.context_length = past.context_length
+        self.rotary.key_position_ids = past.position_ids[:, : places.stop]
+        logits = self.llm(
+            input_ids=input_ids,
+            position_ids=past.position_ids[:, places],
+            attention_mask=past.mask(places),
+            past_key_values=past.cache,
+            use_cache=True,
+            logits_to_keep=0 if scored is None else scored,
+        ).logits
+        self.rotary.key_position_ids = None
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))

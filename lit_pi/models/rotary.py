@@ -21,6 +21,7 @@ class RotaryEmbedding(nn.Module):
         context_length: tokens of the sequence at hand, for strategies whose angles depend on it. The model sets it
             before each forward.
         position_ids: positions of the forward at hand, which an attention rule maps.
+        key_position_ids: positions of all keys, where a cache holds those of earlier forwards too.
     """
 
     def __init__(self, position: PositionStrategy, rope: Rope) -> None:
@@ -29,6 +30,7 @@ class RotaryEmbedding(nn.Module):
         self.rope = rope
         self.context_length = rope.original_context
         self.position_ids: Int[Tensor, "rows seq"] | None = None
+        self.key_position_ids: Int[Tensor, "rows keys"] | None = None
 
     @torch.no_grad()
     def forward(

@@ -37,9 +37,7 @@ def rule_attention(
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     query_positions, past = rotary.position_ids, key.shape[2] - query.shape[2]
-    # Positions of what is in the cache already: generation counts on from 0.
-    counted = torch.arange(key.shape[2], device=key.device).expand(len(query_positions), -1)
-    key_positions = counted if past else query_positions
+    key_positions = query_positions if rotary.key_position_ids is None else rotary.key_position_ids
     output = []
     for start in range(0, query.shape[2], QUERIES):
         rows = slice(start, start + QUERIES)

@@ -5,7 +5,8 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed import ReduceOp, all_reduce
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
 from lit_pi.models import LanguageModel
 
@@ -60,3 +61,10 @@ class FSDP2(ModelParallelStrategy):
         for layer in model.decoder_layers:
             fully_shard(layer, **options)
         fully_shard(model, **options)
+        register_fsdp_forward_method(model, "read")
+
+    def anyone(self, flag: bool) -> bool:
+        """Whether the flag is set on any rank: all have to run as many forwards as the one that runs most."""
+        flags = torch.tensor(int(flag), device=self.root_device)
+        all_reduce(flags, ReduceOp.MAX)
+        return bool(flags)

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lit_pi.callbacks import PasskeyRetrieval, PerplexityCurve
+from prompts import batch_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
@@ -19,6 +20,7 @@ from lit_pi.data import LongContextData
 from lit_pi.data.corpora import TextFiles
 from lit_pi.data.evaluations import Passkey, Perplexity
 from lit_pi.models import FromScratch, LanguageModel
+from lit_pi.models.generation import generate
 from lit_pi.module import LitLlama
 from lit_pi.positions import DynamicNTK, Extrapolate, Interpolate, PositionStrategy
 
@@ -173,9 +175,8 @@ def test_a_prompt_is_answered_when_greedy_decoding_begins_with_the_key(
         if module.model is None:
             return found
         if trial not in greedy:
-            ids = torch.from_numpy(found.tokens[: -len(found.answer)])[None]
-            options = {"do_sample": False, "eos_token_id": None, "pad_token_id": 0}
-            said = module.model.eval().generate(ids, len(found.answer), **options)[0, ids.shape[1] :]
+            asked = batch_of([found.tokens[: -len(found.answer)]], len(found.answer))
+            said = generate(module.model.eval(), asked).token_ids[0]
             greedy[trial], wanted[trial] = said.tolist(), said.tolist()
             if trial % 4:
                 place_changed = {1: 0, 2: 2, 3: 5}[trial % 4]

@@ -4,10 +4,13 @@ import math
 
 import pytest
 import torch
+from prompts import batch_of
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, Qwen3Config
 
 from lit_pi.models import LanguageModel, rule_attention
 from lit_pi.models.attention import ATTENTION
+from lit_pi.models.generation import generate
+from lit_pi.models.past import Past
 from lit_pi.positions import (
     AttentionRule,
     DynamicNTK,
@@ -121,13 +124,14 @@ def test_packed_documents_stay_apart() -> None:
 def test_decoding_step_by_step_equals_a_full_pass_at_the_final_length(position: PositionStrategy) -> None:
     model = model_of(position)
     prompt, new = TOKENS[:, :60], 100
-    options = {"do_sample": False, "output_logits": True, "return_dict_in_generate": True, "eos_token_id": None}
+    generated = torch.cat((prompt, generate(model, batch_of(prompt, new)).token_ids), dim=1)
+    past = Past(torch.full((2,), 60), 60, new, context_length=160)
     with torch.no_grad():
-        generated = model.generate(prompt, new, pad_token_id=0, **options)
-        assert generated.sequences.shape == (2, 160)
-        nll = model(generated.sequences[:, :-1], generated.sequences[:, 1:], context_length=160)
-    step_by_step = -torch.stack([logits.log_softmax(-1).amax(-1) for logits in generated.logits], dim=1)
-    torch.testing.assert_close(nll[:, 59:], step_by_step.double(), rtol=0, atol=1e-5)  # transformers' are float32
+        nll = model(generated[:, :-1], generated[:, 1:], context_length=160)
+        logits = [model.read(generated[:, :60], past)[:, -1:]]
+        logits += [model.read(generated[:, place : place + 1], past) for place in range(60, 159)]
+    step_by_step = -torch.cat(logits, dim=1).log_softmax(-1).amax(-1)
+    torch.testing.assert_close(nll[:, 59:], step_by_step, rtol=0, atol=1e-6)
 
 
 def test_transformers_decodes_with_keys_of_other_bases() -> None:

@@ -1,0 +1,48 @@
+"""What a model has read of prompts and of what followed them."""
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+from transformers import DynamicCache
+
+
+class Past:
+    """Keys and values of every token read, where the tokens stand, and which of them are padding.
+
+    Prompts are padded on the right: causal attention is then exact without a mask while they are read, and only what
+    follows has to look past the padding.
+
+    Args:
+        lengths: tokens of each prompt.
+        columns: tokens of the prompts with padding.
+        new: tokens that may follow, at most.
+        context_length: tokens that the positions stand for; fixed, so that keys in the cache keep their angles.
+
+    Attributes:
+        position_ids: place of each token in its row, in tokens.
+    """
+
+    def __init__(self, lengths: Int[Tensor, " batch"], columns: int, new: int, context_length: int) -> None:
+        # Without the config, whose sliding windows lit_pi does not attend by.
+        self.cache = DynamicCache()
+        self.context_length = context_length
+        lengths = lengths[:, None]
+        places = torch.arange(columns + new, device=lengths.device)
+        follows = places >= columns
+        self.position_ids: Int[Tensor, "batch seq"] = torch.where(follows, places - columns + lengths, places)
+        self._real: Bool[Tensor, "batch seq"] = follows | (places < lengths)
+        self._padded = bool((lengths < columns).any())
+
+    @property
+    def read(self) -> int:
+        """Tokens read so far, with padding."""
+        return int(self.cache.get_seq_length())
+
+    def mask(self, places: slice) -> Bool[Tensor, "batch 1 queries keys"] | None:
+        """Which tokens those at `places` see, or None where the kernels' own causal attention is exact."""
+        queries = places.stop - places.start
+        if places.start == 0 or (queries == 1 and not self._padded):
+            return None
+        real = self._real[:, None, None, : places.stop]
+        causal = torch.ones(queries, places.stop, dtype=torch.bool, device=real.device).tril(places.start)
+        return real & causal
