@@ -10,5 +10,6 @@ from lit_pi.callbacks.checkpoint import Checkpoint
 from lit_pi.callbacks.isolation_probe import IsolationProbe
 from lit_pi.callbacks.passkey_retrieval import PasskeyRetrieval
 from lit_pi.callbacks.perplexity_curve import PerplexityCurve
+from lit_pi.callbacks.predictions import Predictions
 
-__all__ = ["AttentionBounds", "Checkpoint", "IsolationProbe", "PasskeyRetrieval", "PerplexityCurve"]
+__all__ = ["AttentionBounds", "Checkpoint", "IsolationProbe", "PasskeyRetrieval", "PerplexityCurve", "Predictions"]

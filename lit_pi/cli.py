@@ -27,7 +27,7 @@ import lit_pi.data.corpora
 import lit_pi.data.evaluations
 import lit_pi.parallel
 import lit_pi.positions  # noqa: F401
-from lit_pi.callbacks import Checkpoint, IsolationProbe, PasskeyRetrieval, PerplexityCurve
+from lit_pi.callbacks import Checkpoint, IsolationProbe, PasskeyRetrieval, PerplexityCurve, Predictions
 from lit_pi.data import LongContextData
 from lit_pi.data.prepare import prepare
 from lit_pi.data.train_tokenizer import train_tokenizer
@@ -91,7 +91,7 @@ class RunConfig(SaveConfigCallback):
 
 
 class LitPiCLI(LightningCLI):
-    """`lit-pi fit | validate | test`, driven by YAML, and the `COMMANDS`, which need no Trainer."""
+    """`lit-pi fit | validate | test | predict`, driven by YAML, and the `COMMANDS`, which need no Trainer."""
 
     def __init__(self, args: ArgsType = None) -> None:
         super().__init__(
@@ -100,7 +100,7 @@ class LitPiCLI(LightningCLI):
             save_config_callback=RunConfig,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={
-                "callbacks": [IsolationProbe(), PerplexityCurve(), PasskeyRetrieval()],
+                "callbacks": [IsolationProbe(), PerplexityCurve(), PasskeyRetrieval(), Predictions()],
                 "log_every_n_steps": 10,
                 "enable_model_summary": False,
             },
@@ -116,7 +116,7 @@ class LitPiCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """Lightning's subcommands that lit_pi has, and the arguments it fills in itself."""
         offered = LightningCLI.subcommands()
-        return {name: offered[name] for name in ("fit", "validate", "test")}
+        return {name: offered[name] for name in ("fit", "validate", "test", "predict")}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the command line, with presets named by their path under `configs/`."""

@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LinearLR, LRScheduler
 
-from lit_pi.batches import IGNORE, ScoringBatch, Span, TrainingBatch
+from lit_pi.batches import IGNORE, Generated, GenerationBatch, ScoringBatch, Span, TrainingBatch
 from lit_pi.errors import UserError
 from lit_pi.models import LanguageModel, ModelSource
 from lit_pi.models.attention import FLEX_ATTENTION, attention_kernel
 from lit_pi.models.checkpoint import check_checkpoint, model_record
+from lit_pi.models.generation import generate
 from lit_pi.models.provenance import KEY
 from lit_pi.models.rotary import RotaryEmbedding
 from lit_pi.models.rule_attention import RULE_ATTENTION
@@ -141,16 +142,28 @@ class LitLlama(LightningModule):
             context_length=self.train_positions.context_length(batch.input_ids.shape[1]),
         )
 
-    def validation_step(self, batch: ScoringBatch, *indices: int) -> dict[str, Any]:
+    def validation_step(self, batch: ScoringBatch | GenerationBatch, *indices: int) -> dict[str, Any]:
         """For each span of the batch, `token_nll` in nats `[batch, stop - start]`, and `token_rank` where wanted.
 
-        Both are 0 where nothing is scored.
+        Both are 0 where nothing is scored. Of prompts to continue, the fields of `Generated`.
         """
-        return self._score(batch)
+        return self._evaluate(batch)
 
-    def test_step(self, batch: ScoringBatch, *indices: int) -> dict[str, Any]:
+    def test_step(self, batch: ScoringBatch | GenerationBatch, *indices: int) -> dict[str, Any]:
         """The same as `validation_step`."""
-        return self._score(batch)
+        return self._evaluate(batch)
+
+    def predict_step(self, batch: GenerationBatch, *indices: int) -> Generated:
+        """What follows each prompt."""
+        return self._generate(batch)
+
+    def _evaluate(self, batch: ScoringBatch | GenerationBatch) -> dict[str, Any]:
+        return self._generate(batch)._asdict() if isinstance(batch, GenerationBatch) else self._score(batch)
+
+    def _generate(self, batch: GenerationBatch) -> Generated:
+        assert self.model is not None
+        parallelism = self.trainer.strategy
+        return generate(self.model, batch, parallelism.anyone if isinstance(parallelism, FSDP2) else bool)
 
     def _score(self, batch: ScoringBatch) -> dict[str, list[Shaped[Tensor, "batch span"]]]:
         spans = batch.spans

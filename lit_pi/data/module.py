@@ -16,6 +16,7 @@ from lit_pi.data.corpora.corpus import Corpus
 from lit_pi.data.evaluations.evaluation import Evaluation
 from lit_pi.data.order import EndlessOrder, Progress, RankShare, ResumableLoader
 from lit_pi.data.packing import Packing
+from lit_pi.data.prompts import Prompts
 from lit_pi.data.sequences import Sequences, collate
 from lit_pi.data.store import TokenStore
 from lit_pi.data.tokenizer import load_tokenizer
@@ -33,6 +34,7 @@ class LongContextData(LightningDataModule):
     Args:
         train: the corpus to train on.
         evaluations: what `validate` and `test`, and `fit` every so often, measure; the names go into results.
+        predict: the prompts that `predict` continues.
         tokenizer: `bytes`, a directory or file in Hugging Face format, or an id on the hub.
         context_length: tokens of a training sequence, a multiple of 8.
         packing: how documents fill sequences (see `Sequences`).
@@ -48,6 +50,7 @@ class LongContextData(LightningDataModule):
         self,
         train: Corpus | None = None,
         evaluations: dict[str, Evaluation] | None = None,
+        predict: Prompts | None = None,
         tokenizer: str = "bytes",
         context_length: int = 2048,
         packing: Packing = "packed",
@@ -62,6 +65,7 @@ class LongContextData(LightningDataModule):
             )
         self.train = train
         self.evaluations = evaluations or {}
+        self.predict = predict
         self.tokenizer_name = tokenizer
         self.context_length = context_length
         self.packing: Packing = packing
@@ -77,6 +81,11 @@ class LongContextData(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Open the token stores, building those that are missing: one process builds, the others wait for it."""
+        if stage == "predict":
+            if self.predict is None:
+                raise UserError("there is nothing to continue: name prompts in `data.predict`")
+            self.predict.prepare(self.tokenizer)
+            return
         for evaluation in self.evaluations.values():
             evaluation.prepare(self.tokenizer)
         if stage == "fit" and self.sequences is None:
@@ -154,6 +163,13 @@ class LongContextData(LightningDataModule):
         if not self.evaluations:
             raise UserError("there is nothing to evaluate: name at least one evaluation in `data.evaluations`")
         return self._evaluation_loaders()
+
+    def predict_dataloader(self) -> DataLoader:
+        """The prompts."""
+        assert self.predict is not None
+        batches = self.predict.batches(self._world_size)
+        share = RankShare(len(batches), self._world_size, self._rank, lambda: True)
+        return DataLoader(batches, batch_size=None, sampler=share, **self._reading)
 
     def _evaluation_loaders(self) -> list[DataLoader]:
         loaders = []

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from lit_pi.cli import LitPiCLI
+
 PARALLELISM = {
     "plain": ["--trainer.strategy=ddp", "--trainer.devices=2"],
     "fsdp2": [
@@ -40,3 +42,23 @@ def test_uneven_windows_neither_hang_nor_count_twice(
         assert point["context_length"] == expected["context_length"]
         assert point["tokens"] == expected["tokens"]
         assert point["token_nll"] == pytest.approx(expected["token_nll"], rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_sharded_ranks_continue_uneven_prompts_together(tmp_path: Path, tiny: list[str]) -> None:
+    """Three lengths by two ranks, each with angles of its own: ranks decode groups of other sizes at the same time."""
+    (tmp_path / "texts").mkdir()
+    for name, text in {"a": "x" * 90, "b": "y" * 70, "c": "z" * 90, "d": "the " * 10, "e": "it"}.items():
+        (tmp_path / "texts" / f"{name}.txt").write_text(text)
+    words = [
+        "predict", *(word for word in tiny if not word.startswith(("--data", "--model.position"))),
+        "--model.position=DynamicNTK", "--model.position.scale=4", "--data.predict=Prompts",
+        f"--data.predict.files={tmp_path / 'texts'}", "--data.predict.max_new_tokens=6", "--data.predict.batch_size=2",
+    ]  # fmt: skip
+    LitPiCLI([*words, *PARALLELISM["single"], f"--trainer.default_root_dir={tmp_path / 'single'}"])
+    command = [sys.executable, "-m", "lit_pi", *words, *PARALLELISM["fsdp2"]]
+    command.append(f"--trainer.default_root_dir={tmp_path / 'sharded'}")
+    subprocess.run(command, check=True, capture_output=True, timeout=240, cwd=tmp_path)
+    single, sharded = (tmp_path / run / "predictions.jsonl" for run in ("single", "sharded"))
+    assert sharded.read_text() == single.read_text()
+    assert len(single.read_text().splitlines()) == 5
