@@ -8,8 +8,17 @@ if __name__ != "lit_pi.callbacks":
 from lit_pi.callbacks.attention_bounds import AttentionBounds
 from lit_pi.callbacks.checkpoint import Checkpoint
 from lit_pi.callbacks.isolation_probe import IsolationProbe
+from lit_pi.callbacks.multiple_choice_accuracy import MultipleChoiceAccuracy
 from lit_pi.callbacks.passkey_retrieval import PasskeyRetrieval
 from lit_pi.callbacks.perplexity_curve import PerplexityCurve
 from lit_pi.callbacks.predictions import Predictions
 
-__all__ = ["AttentionBounds", "Checkpoint", "IsolationProbe", "PasskeyRetrieval", "PerplexityCurve", "Predictions"]
+__all__ = [
+    "AttentionBounds",
+    "Checkpoint",
+    "IsolationProbe",
+    "MultipleChoiceAccuracy",
+    "PasskeyRetrieval",
+    "PerplexityCurve",
+    "Predictions",
+]

@@ -134,10 +134,16 @@ def show(trainer: Trainer, tag: str, scalars: dict[str, float], figure: Figure) 
     folder.mkdir(parents=True, exist_ok=True)
     for ending in ("png", "svg"):
         figure.savefig(folder / f"{tag.replace('/', '-')}.{ending}")
+    log_scalars(trainer, tag, scalars)
     for logger in trainer.loggers:
-        logger.log_metrics({f"{tag}/{name}": value for name, value in scalars.items()}, trainer.global_step)
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_figure(tag, figure, trainer.global_step)
+
+
+def log_scalars(trainer: Trainer, tag: str, scalars: dict[str, float]) -> None:
+    """Log scalars `TAG/NAME` by their names."""
+    for logger in trainer.loggers:
+        logger.log_metrics({f"{tag}/{name}": value for name, value in scalars.items()}, trainer.global_step)
 
 
 def _data(trainer: Trainer) -> LongContextData:

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from lit_pi.batches import IGNORE, ScoringBatch
 from lit_pi.data.evaluations import Passkey
-from lit_pi.evaluation.passkey import PasskeyCell, PasskeyScores, k_max, wilson
+from lit_pi.evaluation.intervals import wilson
+from lit_pi.evaluation.passkey import PasskeyCell, PasskeyScores, k_max
 from lit_pi.evaluation.passkey_figure import passkey_figure
 from lit_pi.module import LitLlama
 

@@ -25,9 +25,17 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 import lit_pi.callbacks
 import lit_pi.data.corpora
 import lit_pi.data.evaluations
+import lit_pi.data.tasks
 import lit_pi.parallel
 import lit_pi.positions  # noqa: F401
-from lit_pi.callbacks import Checkpoint, IsolationProbe, PasskeyRetrieval, PerplexityCurve, Predictions
+from lit_pi.callbacks import (
+    Checkpoint,
+    IsolationProbe,
+    MultipleChoiceAccuracy,
+    PasskeyRetrieval,
+    PerplexityCurve,
+    Predictions,
+)
 from lit_pi.data import LongContextData
 from lit_pi.data.prepare import prepare
 from lit_pi.data.train_tokenizer import train_tokenizer
@@ -100,7 +108,13 @@ class LitPiCLI(LightningCLI):
             save_config_callback=RunConfig,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={
-                "callbacks": [IsolationProbe(), PerplexityCurve(), PasskeyRetrieval(), Predictions()],
+                "callbacks": [
+                    IsolationProbe(),
+                    PerplexityCurve(),
+                    PasskeyRetrieval(),
+                    MultipleChoiceAccuracy(),
+                    Predictions(),
+                ],
                 "log_every_n_steps": 10,
                 "enable_model_summary": False,
             },

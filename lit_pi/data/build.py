@@ -21,12 +21,11 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from lit_pi.data.corpora.corpus import Corpus, Document, Dropped, Split
 from lit_pi.data.store import FORMAT, Batch, StoreWriter, TokenStore, sync
-from lit_pi.data.tokenizer import BYTES, load_tokenizer, tokenizer_fingerprint
+from lit_pi.data.tokenizer import BYTES, load_tokenizer, plain_backend, tokenizer_fingerprint
 from lit_pi.errors import UserError
 
 CORES = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 16)
@@ -192,10 +191,7 @@ class _Encoder:
     """Turns documents into token ids with a copy of the tokenizer's backend, so that its settings stay its own."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, fingerprint: str, dtype: np.dtype) -> None:
-        self.backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-        self.backend.no_truncation()
-        self.backend.no_padding()
-        self.backend.encode_special_tokens = True
+        self.backend = plain_backend(tokenizer)
         self.vocabulary_size = len(tokenizer)
         self.dtype = dtype
         self.bytes_are_ids = fingerprint == tokenizer_fingerprint(load_tokenizer(BYTES))

@@ -10,8 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torchmetrics import Metric
 
-Z = 1.959963984540054
-"""Standard normal quantile of a two-sided 95 % interval."""
+from lit_pi.evaluation.intervals import wilson
 
 
 class PasskeySample(NamedTuple):
@@ -138,15 +137,6 @@ class PasskeyScores(Metric):
             log_probability=log_probability if math.isfinite(log_probability) else None,
             token_accuracy=float(self.first_choices[indices].sum() / self.tokens[indices].sum()),
         )
-
-
-def wilson(correct: int, n: int) -> tuple[float, float]:
-    """95 % score interval of a share of `n` (Wilson 1927)."""
-    share, ratio = correct / n, Z * Z / n
-    centre = (share + ratio / 2) / (1 + ratio)
-    half = math.sqrt(share * (1 - share) * ratio + ratio * ratio / 4) / (1 + ratio)
-    # At the ends they are 0 and 1 but for rounding.
-    return (centre - half if correct else 0.0), (centre + half if correct < n else 1.0)
 
 
 def k_max(cells: Sequence[PasskeyCell], threshold: float) -> int:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from lit_pi.evaluation.passkey import PasskeyCell, PasskeySample, PasskeyScores, k_max, wilson
+from lit_pi.evaluation.intervals import wilson
+from lit_pi.evaluation.passkey import PasskeyCell, PasskeySample, PasskeyScores, k_max
 
 LENGTHS, CELLS, TRIALS, TOKENS = (96, 64), 5, 7, 4
 SAMPLES = [

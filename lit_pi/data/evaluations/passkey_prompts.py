@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Encoding
 from transformers import PreTrainedTokenizerFast
 
+from lit_pi.data.tokenizer import plain_backend
 from lit_pi.errors import UserError
 
 Tokens = NDArray[np.int64]
@@ -77,10 +78,7 @@ class PromptTemplate:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        self._backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-        self._backend.no_truncation()
-        self._backend.no_padding()
-        self._backend.encode_special_tokens = True
+        self._backend = plain_backend(tokenizer)
         self._name = tokenizer.name_or_path
         bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
         self._task = np.array(bos + self._encode(TASK).ids, np.int64)
