@@ -21,7 +21,7 @@ LABELS: dict[Normalisation, str] = {
     "characters": "per character",
     "bytes": "per byte",
     "tokens": "per token",
-    "answer_context": "over that after the answer context",
+    "answer_context": "over P(option | answer context)",
 }
 """How options were compared, as a person reads it."""
 
@@ -65,8 +65,9 @@ class MultipleChoiceAccuracy(EvaluationCallback[MultipleChoice, ChoiceScores]):
 
 
 def _print(name: str, found: Sequence[Accuracy], usual: Normalisation, partial: bool) -> None:
-    table = Table(title=f"{name}: questions answered{' (partial: batches were left out)' if partial else ''}")
-    table.add_column("options compared by (* as the field does)")
+    title = f"{name}: questions answered{' (partial: batches were left out)' if partial else ''}"
+    table = Table(title=title, caption="* as the field compares options of this task")
+    table.add_column("options compared by")
     for column in ("questions", "accuracy", "95 % interval"):
         table.add_column(column, justify="right")
     for entry in found:

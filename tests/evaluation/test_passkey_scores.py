@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from lit_pi.evaluation.intervals import wilson
 from lit_pi.evaluation.passkey import PasskeyCell, PasskeySample, PasskeyScores, k_max
 
 LENGTHS, CELLS, TRIALS, TOKENS = (96, 64), 5, 7, 4
@@ -100,15 +99,6 @@ def test_scores_that_are_no_numbers_stay_out_of_the_record() -> None:
     scores.update(torch.tensor([0]), torch.full((1, TOKENS), torch.nan), torch.full((1, TOKENS), 264), answer)
     (cell,) = scores.compute()
     assert cell.accuracy == 0 and cell.log_probability is None
-
-
-@pytest.mark.parametrize(("correct", "n"), [(0, 1), (1, 1), (0, 10), (2, 10), (10, 10), (7, 13), (45, 50)])
-def test_wilson_is_the_interval_of_its_definition(correct: int, n: int) -> None:
-    assert wilson(correct, n) == pytest.approx(interval(correct, n), abs=2e-6)
-
-
-def test_wilson_of_the_papers_least_success() -> None:
-    assert wilson(2, 10) == pytest.approx((0.0566822, 0.5098375), abs=1e-7)  # R: prop.test(2, 10, correct = FALSE)
 
 
 def cells(accuracies: dict[int, float]) -> list[PasskeyCell]:
