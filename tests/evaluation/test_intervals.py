@@ -27,7 +27,7 @@ def test_wilson_of_the_papers_least_success() -> None:
 
 
 def tango(both: int, only_first: int, only_second: int, neither: int) -> tuple[float, float]:
-    """The score interval of Tango 1998 (Statistics in Medicine 17, 891-908), another one of good coverage, by search."""
+    """The score interval of Tango 1998 (Statistics in Medicine 17, 891-908), also of good coverage, by search."""
     n, b, c = both + only_first + only_second + neither, only_second, only_first
 
     def score(difference: float) -> float:

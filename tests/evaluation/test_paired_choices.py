@@ -22,7 +22,9 @@ def run(
 ) -> Path:
     """A run directory whose model has the questions right that say 1; question 0 is called q0."""
     questions = [
-        ScoredQuestion(ChoiceQuestion(f"q{number}", 0, (0, 1), (), (1, 1), (1, 1), (1, 1)), (-1.0, -2.0 + 2 * wrong), ())
+        ScoredQuestion(
+            ChoiceQuestion(f"q{number}", 0, (0, 1), (), (1, 1), (1, 1), (1, 1)), (-1.0, -2.0 + 2 * wrong), ()
+        )
         for number, wrong in enumerate(1 - value for value in right)
         if right[number] >= 0
     ]

@@ -21,7 +21,7 @@ class BoolQ(Task):
         files: records in this format (see `TextFiles` for patterns); by default google/boolq on the hub.
     """
 
-    prompt: ClassVar = "{title} -- {passage}\nQuestion: {question}?\nAnswer:"
+    prompt: ClassVar = "{passage}\nQuestion: {question}?\nAnswer:"
     answer_context: ClassVar = "Answer:"
     normalisation: ClassVar = "answer_context"
     fields: ClassVar = ("passage", "question", "answer")
@@ -35,5 +35,5 @@ class BoolQ(Task):
     def _questions(self, record: Record) -> Iterator[Question]:
         passage = f"{text(record, 'title')} -- " if "title" in record.fields else ""
         passage += text(record, "passage")
-        context = f"{passage}\nQuestion: {text(record, 'question').removesuffix('?')}?\nAnswer:"
+        context = self.prompt.format(passage=passage, question=text(record, "question").removesuffix("?"))
         yield Question(record.id, (context,) * 2, OPTIONS, choice(record, "answer", (False, True)))

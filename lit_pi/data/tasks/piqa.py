@@ -29,6 +29,6 @@ class PIQA(Task):
         super().__init__(files)
 
     def _questions(self, record: Record) -> Iterator[Question]:
-        context = f"Question: {text(record, 'goal')}\nAnswer:"
+        context = self.prompt.format(goal=text(record, "goal"))
         options = f" {text(record, 'sol1')}", f" {text(record, 'sol2')}"
         yield Question(record.id, (context,) * 2, options, choice(record, "label", (0, 1)))

@@ -41,7 +41,7 @@ class RACE(Task):
 
     def _questions(self, record: Record) -> Iterator[Question]:
         for flat in _flat(record):
-            context = f"Article:\n{text(flat, 'article')}\n\nQ: {text(flat, 'question')}\n\nA:"
+            context = self.prompt.format(article=text(flat, "article"), question=text(flat, "question"))
             texts = _list(flat, "options")
             options = [text(flat._replace(fields={"options": option}), "options") for option in texts]
             if not 2 <= len(options) <= len(LETTERS):

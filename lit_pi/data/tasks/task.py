@@ -35,7 +35,7 @@ class Task(ABC):
     """
 
     prompt: ClassVar[str]
-    """The context of an option, with the names of the record's fields in braces."""
+    """The context of an option, with what is filled in, in braces."""
     answer_context: ClassVar[str | None] = None
     """What stands before an option instead, to learn how likely it is without its question; None where no one asks."""
     normalisation: ClassVar[Normalisation]

@@ -21,7 +21,7 @@ class WinoGrande(Task):
         files: records in this format (see `TextFiles` for patterns); by default allenai/winogrande, XL, on the hub.
     """
 
-    prompt: ClassVar = "{sentence up to the blank}{option}"
+    prompt: ClassVar = "{before}{option}"
     normalisation: ClassVar = "none"
     fields: ClassVar = ("sentence", "option1", "option2", "answer")
     bring: ClassVar = (
@@ -39,5 +39,5 @@ class WinoGrande(Task):
         before, blank, after = text(record, "sentence").partition(BLANK)
         if not blank or not after:
             raise UserError(f"{record.place} has no blank {BLANK!r} before the end of its `sentence`: correct it")
-        contexts = before + text(record, "option1"), before + text(record, "option2")
-        yield Question(record.id, contexts, (after,) * 2, choice(record, "answer", ("1", "2")))
+        filled = (self.prompt.format(before=before, option=text(record, name)) for name in ("option1", "option2"))
+        yield Question(record.id, tuple(filled), (after,) * 2, choice(record, "answer", ("1", "2")))
