@@ -1,7 +1,6 @@
 """The options of questions as rows of tokens: context, option, and where the scored tokens begin."""
 
 from collections.abc import Iterator, Sequence
-from itertools import takewhile
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +13,8 @@ from lit_pi.data.tasks.task import Question
 from lit_pi.data.tokenizer import plain_backend
 from lit_pi.errors import UserError
 from lit_pi.evaluation.multiple_choice import ChoiceQuestion
+
+Tokens = NDArray[np.int32]
 
 QUESTIONS_AT_ONCE = 256
 """Questions encoded in one call, which spreads their texts over the cores."""
@@ -29,7 +30,7 @@ class Row(NamedTuple):
         start: place of the first token that is scored; all from there on are.
     """
 
-    tokens: NDArray[np.int32]
+    tokens: Tokens
     start: int
 
 
@@ -66,7 +67,10 @@ class RowEncoder:
             some = questions[start : start + QUESTIONS_AT_ONCE]
             texts = list(dict.fromkeys(text for question in some for text in self._texts(question)))
             encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
-            ids = {text: self._bos + encoding.ids for text, encoding in zip(texts, encodings, strict=True)}
+            ids = {
+                text: np.array(self._bos + encoding.ids, np.int32)
+                for text, encoding in zip(texts, encodings, strict=True)
+            }
             for question in some:
                 yield self._question(question, ids)
 
@@ -79,7 +83,7 @@ class RowEncoder:
         alone = [] if self._answer_context is None else [[self._answer_context] * len(question.options)]
         return [question.contexts, *alone]
 
-    def _question(self, question: Question, ids: dict[str, list[int]]) -> ChoiceQuestion:
+    def _question(self, question: Question, ids: dict[str, Tokens]) -> ChoiceQuestion:
         rows = [self._rows(question, contexts, ids) for contexts in self._contexts(question)]
         options = [option.strip() for option in question.options]
         return ChoiceQuestion(
@@ -92,27 +96,31 @@ class RowEncoder:
             tokens=tuple(len(self.rows[row].tokens) - self.rows[row].start for row in rows[0]),
         )
 
-    def _rows(self, question: Question, contexts: Sequence[str], ids: dict[str, list[int]]) -> tuple[int, ...]:
+    def _rows(self, question: Question, contexts: Sequence[str], ids: dict[str, Tokens]) -> tuple[int, ...]:
         starts: dict[str, int] = {}
         for context, option in zip(contexts, question.options, strict=True):
-            pairs = zip(ids[context], ids[context + option], strict=False)
-            same = len([*takewhile(lambda pair: pair[0] == pair[1], pairs)])
+            same = _common_prefix(ids[context], ids[context + option])
             starts[context] = min(same, starts.get(context, same))
         return tuple(
             self._row(question, option, ids[context + option], starts[context])
             for context, option in zip(contexts, question.options, strict=True)
         )
 
-    def _row(self, question: Question, option: str, ids: list[int], start: int) -> int:
-        if not 0 < start < len(ids):
+    def _row(self, question: Question, option: str, tokens: Tokens, start: int) -> int:
+        if not 0 < start < len(tokens):
             missing = "after" if start else "before"
             raise UserError(
                 f"the tokenizer {self._name} leaves no token {missing} the context of question {question.id}, option "
                 f"{option.strip()!r}: name another one in data.tokenizer"
             )
-        tokens = np.array(ids, np.int32)
         key = tokens.tobytes(), start
         if key not in self._places:
             self._places[key] = len(self.rows)
             self.rows.append(Row(tokens, start))
         return self._places[key]
+
+
+def _common_prefix(one: Tokens, other: Tokens) -> int:
+    shorter = min(len(one), len(other))
+    differing = np.flatnonzero(one[:shorter] != other[:shorter])
+    return int(differing[0]) if len(differing) else shorter
