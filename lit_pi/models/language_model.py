@@ -3,14 +3,13 @@
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 from transformers import PreTrainedModel
 
-from lit_pi.batches import IGNORE
 from lit_pi.models.attention import blocks_are_fastest, document_mask
+from lit_pi.models.linear_cross_entropy import linear_cross_entropy, output_weight
 from lit_pi.models.past import Past
 from lit_pi.models.provenance import rope_parameters_of
 from lit_pi.models.rotary import RotaryEmbedding, install_rotary
@@ -38,10 +37,14 @@ class LanguageModel(nn.Module):
         llm: a causal language model of the LLaMA family; its rotary embedding is replaced.
         position: the strategy that gives the rotary angles.
         rope: what the model was pre-trained with.
+
+    Raises:
+        UserError: the model's positions or logits are not made as in the LLaMA family.
     """
 
     def __init__(self, llm: PreTrainedModel, position: PositionStrategy, rope: Rope) -> None:
         super().__init__()
+        output_weight(llm)
         self.rope = rope
         position = position.for_model(rope_parameters_of(llm.config), rope)
         self.rotary = RotaryEmbedding(position, rope)
@@ -78,7 +81,7 @@ class LanguageModel(nn.Module):
         Args:
             input_ids: token ids.
             targets: the token after each scored position, or -100 (torch's `ignore_index`).
-            scored: positions to compute logits for, ascending; all by default.
+            scored: positions to score, ascending; all by default.
             position_ids: place of each token, in tokens; 0, 1, 2, ... by default.
             document_ids: tokens attend to equal ids only; each row is one document by default.
             context_length: tokens of context that the positions stand for; the row's own by default.
@@ -87,20 +90,16 @@ class LanguageModel(nn.Module):
         if position_ids is None:
             position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
         self.rotary.context_length = context_length or input_ids.shape[1]
-        logits = self.llm(
+        hidden_states = self.llm.base_model(
             input_ids=input_ids,
             position_ids=position_ids,
             attention_mask=self._mask(document_ids),
             use_cache=False,
-            logits_to_keep=0 if scored is None else scored,
-        ).logits
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        token_nll = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
-        if not ranked:
-            return token_nll
-        own = logits.gather(-1, targets.clamp(min=0)[..., None])
-        # Not `>`: of logits that are not numbers, none is a first choice.
-        return Scores(token_nll, (~(logits <= own)).sum(dim=-1).masked_fill(targets == IGNORE, 0))
+        ).last_hidden_state
+        if scored is not None:
+            hidden_states = hidden_states[:, scored]
+        token_nll, token_rank = linear_cross_entropy(hidden_states, output_weight(self.llm), targets, ranked)
+        return token_nll if token_rank is None else Scores(token_nll, token_rank)
 
     def isolates_by_blocks(self, device: torch.device) -> bool:
         """Whether FlexAttention isolates packed documents there; else a dense mask does, as attention rules need it."""

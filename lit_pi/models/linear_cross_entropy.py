@@ -1,0 +1,106 @@
+"""Cross-entropy of a linear layer's logits, of which only a chunk is in memory at once."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from transformers import PreTrainedModel
+
+from lit_pi.batches import IGNORE
+from lit_pi.errors import UserError
+
+POSITIONS = 1024
+"""Positions whose logits are in memory at once."""
+
+_OWN_WAYS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
+
+
+def output_weight(llm: PreTrainedModel) -> Float[Tensor, "vocab hidden"]:
+    """The matrix that makes logits of hidden states, which may be that of the input embeddings.
+
+    Raises:
+        UserError: the model's logits are not just its product with hidden states.
+    """
+    head = llm.get_output_embeddings()
+    own = [name for name in _OWN_WAYS if getattr(llm.config, name, None) not in (None, 1.0)]
+    if not isinstance(head, torch.nn.Linear) or head.bias is not None or own:
+        raise UserError(
+            f"{type(llm).__name__} makes its logits in a way of its own ({', '.join(own) or type(head).__name__}): "
+            "lit_pi extends decoders of the LLaMA family, whose output layer is a matrix"
+        )
+    return head.weight
+
+
+def linear_cross_entropy(
+    hidden_states: Float[Tensor, "batch seq hidden"],
+    weight: Float[Tensor, "vocab hidden"],
+    targets: Int[Tensor, "batch seq"],
+    ranked: bool = False,
+) -> tuple[Float[Tensor, "batch seq"], Int[Tensor, "batch seq"] | None]:
+    """Negative log-likelihood of each target in nats, float32 or wider, and its rank: both 0 where it is ignored.
+
+    Equal to `F.cross_entropy` of all logits, which are computed again in the backward pass; the gradient of `weight`
+    is summed over chunks in float32.
+
+    Args:
+        hidden_states: of the last layer, normalised.
+        weight: of the output layer.
+        targets: token ids, or -100 (torch's `ignore_index`).
+        ranked: give the number of tokens with strictly larger logits too, else None.
+    """
+    device = hidden_states.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        hidden_states, weight = hidden_states.to(dtype), weight.to(dtype)
+    with torch.autocast(device, enabled=False):
+        token_nll, rank = _LinearCrossEntropy.apply(hidden_states.flatten(0, 1), weight, targets.flatten(), ranked)
+    return token_nll.view_as(targets), None if rank is None else rank.view_as(targets)
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_states: Tensor, weight: Tensor, targets: Tensor, ranked: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        ctx.save_for_backward(hidden_states, weight, targets)
+        token_nll, token_rank = [], []
+        for states, wanted in zip(hidden_states.split(POSITIONS), targets.split(POSITIONS), strict=True):
+            logits = _logits(states, weight)
+            token_nll.append(F.cross_entropy(logits, wanted, reduction="none"))
+            if ranked:
+                own = logits.gather(-1, wanted.clamp(min=0)[:, None])
+                # Not `>`: of logits that are not numbers, none is a first choice.
+                token_rank.append((~(logits <= own)).sum(dim=-1).masked_fill(wanted == IGNORE, 0))
+        if not ranked:
+            return torch.cat(token_nll), None
+        rank = torch.cat(token_rank)
+        ctx.mark_non_differentiable(rank)
+        return torch.cat(token_nll), rank
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_nll: Tensor, grad_rank: Any) -> tuple[Tensor | None, Tensor | None, None, None]:
+        hidden_states, weight, targets = ctx.saved_tensors
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        grad_hidden = torch.empty_like(hidden_states) if ctx.needs_input_grad[0] else None
+        grad_weight = torch.zeros_like(weight, dtype=wide) if ctx.needs_input_grad[1] else None
+        for start in range(0, len(targets), POSITIONS):
+            rows = slice(start, start + POSITIONS)
+            states, wanted = hidden_states[rows], targets[rows]
+            grad_logits = _logits(states, weight).softmax(dim=-1)
+            grad_logits.scatter_add_(-1, wanted.clamp(min=0)[:, None], grad_logits.new_full((len(wanted), 1), -1.0))
+            grad_logits *= grad_nll[rows].masked_fill(wanted == IGNORE, 0)[:, None]
+            grad_logits = grad_logits.to(weight.dtype)
+            if grad_hidden is not None:
+                grad_hidden[rows] = grad_logits @ weight
+            if grad_weight is not None:
+                grad_weight += grad_logits.mT @ states
+        return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None
+
+
+def _logits(states: Tensor, weight: Tensor) -> Tensor:
+    logits = states @ weight.mT
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
