@@ -9,7 +9,7 @@ import time
 from array import array
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from itertools import islice, repeat
 from pathlib import Path
@@ -24,6 +24,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from transformers import PreTrainedTokenizerFast
 
 from lit_pi.data.corpora.corpus import Corpus, Document, Dropped, Split
+from lit_pi.data.pieces import cutter
 from lit_pi.data.store import FORMAT, Batch, StoreWriter, TokenStore, sync
 from lit_pi.data.tokenizer import BYTES, load_tokenizer, plain_backend, tokenizer_fingerprint
 from lit_pi.errors import UserError
@@ -162,11 +163,16 @@ def _batches(documents: Iterable[Document | Dropped]) -> Iterator[tuple[int, lis
 
 
 def _encoded(encoder: "_Encoder", batches: Iterable[tuple[int, list[Document | Dropped]]]) -> Iterator[Batch]:
-    """The batches as tokens, in order, with up to `CHARACTERS_UNDER_WAY` of them under way."""
+    """The batches as tokens, in order, with up to `CHARACTERS_UNDER_WAY` of them being encoded."""
     pending: deque[tuple[int, Future[Batch]]] = deque()
     with _one_thread_a_call(), ThreadPoolExecutor(CORES) as pool:
         for weight, batch in batches:
-            while pending and weight + sum(other for other, _ in pending) > CHARACTERS_UNDER_WAY:
+            # What is encoded is small, and only waits for its turn.
+            while encoding := {future: other for other, future in pending if not future.done()}:
+                if weight + sum(encoding.values()) <= CHARACTERS_UNDER_WAY:
+                    break
+                wait(encoding, return_when=FIRST_COMPLETED)
+            while pending and pending[0][1].done():
                 yield pending.popleft()[1].result()
             pending.append((weight, pool.submit(encoder.encode, batch)))
         while pending:
@@ -192,6 +198,7 @@ class _Encoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, fingerprint: str, dtype: np.dtype) -> None:
         self.backend = plain_backend(tokenizer)
+        self.cut = cutter(self.backend)
         self.vocabulary_size = len(tokenizer)
         self.dtype = dtype
         self.bytes_are_ids = fingerprint == tokenizer_fingerprint(load_tokenizer(BYTES))
@@ -237,6 +244,12 @@ class _Encoder:
     def _ids(self, texts: list[str]) -> Iterator[NDArray[np.unsignedinteger]]:
         if self.bytes_are_ids:
             return (np.frombuffer(text.encode(), np.uint8) for text in texts)
+        if len(texts) == 1:
+            pieces = self.cut(texts[0], BATCH_CHARACTERS)
+            return iter([np.concatenate([ids for piece in pieces for ids in self._encoded_together([piece])])])
+        return self._encoded_together(texts)
+
+    def _encoded_together(self, texts: list[str]) -> Iterator[NDArray[np.unsignedinteger]]:
         encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
         # Three times as fast as np.array.
         return (np.frombuffer(array("I", encoding.ids), np.uint32) for encoding in encodings)
