@@ -43,6 +43,10 @@ class PositionStrategy(ABC):
         """Factor on cosine and sine; attention scores are multiplied by its square."""
         return 1.0
 
+    def target_context_of(self, rope: Rope) -> int:
+        """Tokens of context that the strategy is made for; those of pre-training where it does not say."""
+        return rope.original_context
+
     @property
     def attention_rule(self) -> AttentionRule | None:
         """Which distance a query sees, where that is not how far the key stands before it."""
@@ -56,7 +60,7 @@ class PositionStrategy(ABC):
         Raises:
             UserError: those factors cannot say what this strategy does.
         """
-        inv_freq = self.inv_freq(rope, rope.original_context).double()
+        inv_freq = self.inv_freq(rope, rope.original_context)
         reasons = {
             "an attention rule of its own": self.attention_rule is not None,
             "angles that depend on the sequence's length": not self.prefix_consistent,
@@ -65,10 +69,11 @@ class PositionStrategy(ABC):
         for reason, holds in reasons.items():
             if holds:
                 raise UserError(f"transformers has no rope type for {type(self).__name__}, which has {reason}")
-        factors = (rope.inv_freq().double() / inv_freq).tolist()
+        factors = rope.factors_of(inv_freq).tolist()
         return {
             "rope_type": "longrope",
             "rope_theta": rope.rope_theta,
+            "factor": self.target_context_of(rope) / rope.original_context,
             "original_max_position_embeddings": rope.original_context,
             "short_factor": factors,
             "long_factor": factors,
@@ -140,6 +145,10 @@ class StretchingStrategy(PositionStrategy):
             )
         return self.target_context / rope.original_context
 
+    def target_context_of(self, rope: Rope) -> int:
+        """Tokens of the stretched context (L')."""
+        return round(self.scale_of(rope) * rope.original_context)
+
 
 class DerivedStrategy(PositionStrategy):
     """A strategy that changes the frequencies of another one.
@@ -159,3 +168,7 @@ class DerivedStrategy(PositionStrategy):
     def attention_scaling(self, rope: Rope, context_length: int) -> float:
         """As the other strategy."""
         return self.inner.attention_scaling(rope, context_length)
+
+    def target_context_of(self, rope: Rope) -> int:
+        """As the other strategy."""
+        return self.inner.target_context_of(rope)

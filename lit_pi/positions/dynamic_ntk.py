@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from jaxtyping import Float32
 from torch import Tensor
 
@@ -28,8 +29,10 @@ class DynamicNTK(StretchingStrategy):
 
     def inv_freq(self, rope: Rope, context_length: int) -> Float32[Tensor, " half"]:
         """Frequencies of the base for this length."""
+        if context_length <= rope.original_context:
+            return rope.inv_freq()
         scale = self.scale_of(rope)
-        length = max(context_length, rope.original_context)
+        length = torch.tensor(context_length, dtype=torch.float32)  # as transformers computes the base in a model
         return ntk_base(rope, scale * length / rope.original_context - (scale - 1)).inv_freq()
 
     def rope_parameters(self, rope: Rope) -> dict[str, Any]:

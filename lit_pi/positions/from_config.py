@@ -14,6 +14,7 @@ from lit_pi.positions.extrapolate import Extrapolate
 from lit_pi.positions.interpolate import Interpolate
 from lit_pi.positions.llama3 import Llama3
 from lit_pi.positions.longrope import LongRoPE
+from lit_pi.positions.no_positions import NoPositions
 from lit_pi.positions.prope import PRoPE
 from lit_pi.positions.rope import Rope
 from lit_pi.positions.yarn import YaRN, temperature
@@ -81,6 +82,11 @@ def _llama3(parameters: Mapping[str, Any], rope: Rope) -> PositionStrategy:
     )
 
 
+def _proportional(parameters: Mapping[str, Any], rope: Rope) -> PositionStrategy:
+    fraction = parameters.get("partial_rotary_factor", 1.0)
+    return PRoPE(fraction) if fraction else NoPositions()
+
+
 _STRATEGIES: dict[str, Callable[[Mapping[str, Any], Rope], PositionStrategy]] = {
     "default": lambda parameters, rope: Extrapolate(),
     "linear": lambda parameters, rope: Interpolate(float(parameters["factor"])),
@@ -88,6 +94,6 @@ _STRATEGIES: dict[str, Callable[[Mapping[str, Any], Rope], PositionStrategy]] = 
     "yarn": _yarn,
     "llama3": _llama3,
     "longrope": _longrope,
-    "proportional": lambda parameters, rope: PRoPE(parameters.get("partial_rotary_factor", 1.0)),
+    "proportional": _proportional,
 }
 """How to read each of transformers' rope types."""

@@ -61,7 +61,7 @@ class LongRoPE(StretchingStrategy):
                 f"LongRoPE got {len(factors)} factors, and the model has {rope.head_dim // 2} frequencies: "
                 "give one factor for each"
             )
-        return 1.0 / (torch.tensor(factors, dtype=torch.float32) * rope.tokens_per_radian())
+        return rope.divided_by(torch.tensor(factors, dtype=torch.float32))
 
     def attention_scaling(self, rope: Rope, context_length: int) -> float:
         """The attention factor."""
@@ -74,6 +74,7 @@ class LongRoPE(StretchingStrategy):
         return {
             "rope_type": "longrope",
             "rope_theta": rope.rope_theta,
+            "factor": self.scale_of(rope),
             "original_max_position_embeddings": rope.original_context,
             "short_factor": self.short_factor,
             "long_factor": self.long_factor,

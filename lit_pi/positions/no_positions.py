@@ -1,5 +1,7 @@
 """No positions at all: order is left to the causal mask."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float32
 from torch import Tensor
@@ -14,3 +16,7 @@ class NoPositions(PositionStrategy):
     def inv_freq(self, rope: Rope, context_length: int) -> Float32[Tensor, " half"]:
         """Zeros."""
         return torch.zeros(rope.head_dim // 2, dtype=torch.float32)
+
+    def rope_parameters(self, rope: Rope) -> dict[str, Any]:
+        """Transformers' `proportional` type, of whose frequencies none is kept."""
+        return {"rope_type": "proportional", "rope_theta": rope.rope_theta, "partial_rotary_factor": 0.0}

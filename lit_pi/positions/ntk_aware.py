@@ -31,6 +31,6 @@ class NTKAware(StretchingStrategy):
         return ntk_base(rope, self.scale_of(rope))
 
 
-def ntk_base(rope: Rope, scale: float) -> Rope:
-    """The rope whose lowest frequency is the given one's divided by the scale."""
-    return rope._replace(rope_theta=rope.rope_theta * scale ** (rope.head_dim / (rope.head_dim - 2)))
+def ntk_base(rope: Rope, scale: float | Float32[Tensor, ""]) -> Rope:
+    """The rope whose lowest frequency is the given one's divided by the scale, in the scale's precision."""
+    return rope._replace(rope_theta=float(rope.rope_theta * scale ** (rope.head_dim / (rope.head_dim - 2))))

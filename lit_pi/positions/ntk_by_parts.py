@@ -54,7 +54,9 @@ class NTKByParts(StretchingStrategy):
         """Frequencies blended between interpolated and kept."""
         interpolated = 1.0 / (self.scale_of(rope) * rope.tokens_per_radian())
         kept = self._kept(rope)
-        return interpolated * (1 - kept) + rope.inv_freq() * kept
+        blended = interpolated * (1 - kept) + rope.inv_freq() * kept
+        # To the bit as transformers' `yarn` type has them, or, for the ramp it does not know, its `longrope` type.
+        return blended if self.ramp == "dimensions" else rope.divided_by(rope.factors_of(blended))
 
     def rope_parameters(self, rope: Rope) -> dict[str, Any]:
         """Transformers' `yarn` type without its temperature; `longrope` factors for the ramp it does not know."""

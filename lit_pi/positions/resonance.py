@@ -21,4 +21,4 @@ class Resonance(DerivedStrategy):
     def inv_freq(self, rope: Rope, context_length: int) -> Float32[Tensor, " half"]:
         """Frequencies of whole wavelengths."""
         wavelengths = 2 * math.pi / self.inner.inv_freq(rope, context_length)
-        return 2 * math.pi / wavelengths.round()
+        return rope.divided_by(rope.factors_of(2 * math.pi / wavelengths.round()))  # as an export has them

@@ -33,3 +33,15 @@ class Rope(NamedTuple):
         end = self.head_dim if count is None else 2 * count
         exponents = torch.arange(0, end, 2, dtype=torch.float32) / self.head_dim
         return self.rope_theta**exponents
+
+    def divided_by(self, factors: Float32[Tensor, "*sets half"]) -> Float32[Tensor, "*sets half"]:
+        """Frequencies divided by factors, in the order of transformers' `longrope` type, to the bit."""
+        return 1.0 / (factors * self.tokens_per_radian())
+
+    def factors_of(self, inv_freq: Float32[Tensor, " half"]) -> Float32[Tensor, " half"]:
+        """Factors by which frequencies are divided to give `inv_freq`, or what is nearest to it in float32."""
+        factors = (1 / (inv_freq.double() * self.tokens_per_radian().double())).float()
+        # Rounded in three places: of the numbers beside each factor one may do better.
+        nearby = (factors.view(torch.int32) + torch.arange(-4, 5, dtype=torch.int32)[:, None]).view(torch.float32)
+        missed = (self.divided_by(nearby) - inv_freq).abs().nan_to_num(float("inf"))
+        return nearby.gather(0, missed.argmin(dim=0, keepdim=True))[0]

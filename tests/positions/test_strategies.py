@@ -67,7 +67,7 @@ def test_frequencies_are_bit_equal_to_transformers(kind: str, head_dim: int, rop
     config = LlamaConfig(hidden_size=2 * head_dim, num_attention_heads=2, max_position_embeddings=2048)
     config.rope_parameters = parameters
     for length in (2048, 2049, 16_384):
-        inv_freq, attention_scaling = ROPE_INIT_FUNCTIONS[kind](config, seq_len=length)
+        inv_freq, attention_scaling = ROPE_INIT_FUNCTIONS[kind](config, seq_len=torch.tensor(length))  # as models do
         assert torch.equal(position.inv_freq(rope, length), inv_freq)
         assert position.attention_scaling(rope, length) == attention_scaling
 
@@ -195,7 +195,7 @@ def test_a_strategy_that_depends_on_the_length_is_found_out() -> None:
         (lambda: PRoPE(1.5), r"fraction 1\.5"),
         (lambda: CoPE(Extrapolate(), clipped=1), "clipped 1"),
         (lambda: CoPE(Extrapolate(), clipped=33).inv_freq(ROPE, 0), "clipped 33.*32"),
-        (lambda: NoPositions().rope_parameters(ROPE), "NoPositions"),
+        (lambda: CoPE(Extrapolate(), clipped=20).rope_parameters(ROPE), "no rope type for CoPE.*frequency of zero"),
     ],
 )
 def test_nonsense_is_refused(make: object, said: str) -> None:
