@@ -10,10 +10,12 @@ from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig
 
 from lit_pi.errors import UserError
+from lit_pi.models.fingerprint import fingerprint
 from lit_pi.models.language_model import LanguageModel
 from lit_pi.models.provenance import KEY, config_in_effect
 
 _WEIGHTS_PREFIX = "model.llm."
+_META = "meta.pt"
 
 
 class Checkpoint(NamedTuple):
@@ -25,12 +27,13 @@ class Checkpoint(NamedTuple):
 
 def checkpoints_of(run: Path) -> list[Path]:
     """Complete checkpoints of a run directory, oldest first: files, or folders of shards."""
-    found = [
-        path
-        for path in run.glob("checkpoints/*.ckpt")
-        if path.is_file() or ((path / ".metadata").is_file() and (path / "meta.pt").is_file())
-    ]
+    found = [path for path in run.glob("checkpoints/*.ckpt") if path.is_file() or is_sharded(path)]
     return sorted(found, key=lambda path: path.stat().st_mtime_ns)
+
+
+def is_sharded(path: Path) -> bool:
+    """Whether a folder is a complete checkpoint of shards."""
+    return (path / ".metadata").is_file() and (path / _META).is_file()
 
 
 def newest_checkpoint(run: Path) -> Path:
@@ -46,9 +49,27 @@ def newest_checkpoint(run: Path) -> Path:
 
 
 def model_record(model: LanguageModel) -> dict[str, Any]:
-    """The config in effect: primitives only, so that `weights_only` loading works."""
+    """The config in effect and the strategy's fingerprint: nothing that `weights_only` loading refuses."""
     config = config_in_effect(model.llm.config, model.position, model.rope)
-    return {"config": json.loads(config.to_json_string(use_diff=False))}
+    return {
+        "config": json.loads(config.to_json_string(use_diff=False)),
+        "fingerprint": fingerprint(model.position, model.rope),
+    }
+
+
+def read_content(path: Path) -> dict[str, Any]:
+    """What a checkpoint, a file or a folder of shards, holds; of shards without the weights. Memory-mapped.
+
+    Raises:
+        UserError: it is no checkpoint, or not one of lit_pi.
+    """
+    try:
+        file = path / _META if is_sharded(path) else path
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        content[KEY]
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a checkpoint of lit_pi: name one that `lit-pi fit` wrote") from error
+    return content
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -57,12 +78,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         UserError: the file is no checkpoint, or not one of lit_pi.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        record = content[KEY]
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a checkpoint of lit_pi: name one that `lit-pi fit` wrote") from error
-    fields = dict(record["config"])
+    content = read_content(path)
+    fields = dict(content[KEY]["config"])
     return Checkpoint(
         config=AutoConfig.for_model(fields.pop("model_type"), **fields),
         weights={

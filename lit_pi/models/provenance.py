@@ -6,31 +6,49 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from lit_pi.errors import UserError
-from lit_pi.positions import PositionStrategy, Rope, StretchingStrategy
+from lit_pi.positions import FromConfig, PositionStrategy, Rope
 
 KEY = "lit_pi"
 """Entry that lit_pi adds to a config: `rope` of pre-training, `position` in effect, and `refusal` (see below)."""
 
 
-def config_in_effect(config: PreTrainedConfig, position: PositionStrategy, rope: Rope) -> PreTrainedConfig:
+def config_in_effect(
+    config: PreTrainedConfig, position: PositionStrategy, rope: Rope, target_context: int | None = None
+) -> PreTrainedConfig:
     """A copy of a config with the positions in effect, which remembers those of pre-training.
 
     Where transformers cannot express the strategy, `rope_parameters` are those of pre-training, and the entry's
-    `refusal` says why.
+    `refusal` says why. What the config says already is left as it says it.
+
+    Args:
+        config: of the model.
+        position: the strategy in effect.
+        rope: of pre-training.
+        target_context: tokens of context that the model is for; by default what the strategy is made for.
     """
+    said = _says(config, position, rope)
+    context = target_context or (config.max_position_embeddings if said else position.target_context_of(rope))
     config = copy.deepcopy(config)
     record: dict[str, Any] = {"rope": rope._asdict(), "position": position.describe()}
-    try:
-        config.rope_parameters = position.rope_parameters(rope)
-    except UserError as refusal:
-        record["refusal"] = str(refusal)
-        config.rope_parameters = {"rope_type": "default", "rope_theta": rope.rope_theta}
+    if not said:
+        try:
+            config.rope_parameters = position.rope_parameters(rope)
+        except UserError as refusal:
+            record["refusal"] = str(refusal)
+            config.rope_parameters = {"rope_type": "default", "rope_theta": rope.rope_theta}
     setattr(config, KEY, record)
-    config.max_position_embeddings = rope.original_context
     # Transformers' `dynamic` type reads the original context there.
-    if isinstance(position, StretchingStrategy) and config.rope_parameters["rope_type"] != "dynamic":
-        config.max_position_embeddings = round(position.scale_of(rope) * rope.original_context)
+    dynamic = config.rope_parameters["rope_type"] == "dynamic"
+    config.max_position_embeddings = rope.original_context if dynamic else context
     return config
+
+
+def _says(config: PreTrainedConfig, position: PositionStrategy, rope: Rope) -> bool:
+    """Whether a config asks for this strategy already."""
+    try:
+        return FromConfig().for_model(rope_parameters_of(config), rope).describe() == position.describe()
+    except UserError:
+        return False
 
 
 def rope_parameters_of(config: PreTrainedConfig) -> dict[str, Any]:

@@ -68,8 +68,11 @@ class Pretrained(ModelSource):
         self.path = path
         self.original_context = original_context
 
-    def build(self) -> tuple[PreTrainedModel, Rope]:
+    def build(self, keep_dtype: bool = False) -> tuple[PreTrainedModel, Rope]:
         """The model of the directory, checkpoint or hub id.
+
+        Args:
+            keep_dtype: build it in the dtype it is stored in, and not in torch's default.
 
         Raises:
             UserError: nothing is there, it cannot be read, or its original context is unknown.
@@ -79,7 +82,8 @@ class Pretrained(ModelSource):
             path = newest_checkpoint(path)
         if path.is_file():
             checkpoint = read_checkpoint(path)
-            llm = _from_config(checkpoint.config)
+            stored = next(iter(checkpoint.weights.values())).dtype
+            llm = _from_config(checkpoint.config, stored if keep_dtype else None)
             llm.load_state_dict(checkpoint.weights)
             return llm, rope_of(checkpoint.config)
         if not path.is_dir() and (path.is_absolute() or len(path.parts) > 2 or path.suffix == ".ckpt"):
@@ -89,7 +93,10 @@ class Pretrained(ModelSource):
         try:
             config = AutoConfig.from_pretrained(path)
             llm = AutoModelForCausalLM.from_pretrained(
-                path, config=config, dtype=torch.get_default_dtype(), attn_implementation=ATTENTION
+                path,
+                config=config,
+                dtype="auto" if keep_dtype else torch.get_default_dtype(),
+                attn_implementation=ATTENTION,
             )
         except (OSError, ValueError) as error:
             where = "in this directory" if path.is_dir() else "on this machine or on the hub"
@@ -104,5 +111,7 @@ class Pretrained(ModelSource):
         return {"class": "Pretrained", "path": self.path}
 
 
-def _from_config(config: PreTrainedConfig) -> PreTrainedModel:
-    return AutoModelForCausalLM.from_config(config, dtype=torch.get_default_dtype(), attn_implementation=ATTENTION)
+def _from_config(config: PreTrainedConfig, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_config(
+        config, dtype=dtype or torch.get_default_dtype(), attn_implementation=ATTENTION
+    )

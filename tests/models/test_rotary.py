@@ -15,8 +15,8 @@ from transformers import (
 )
 
 from lit_pi.errors import UserError
+from lit_pi.export import write_model
 from lit_pi.models import FromScratch, LanguageModel, Pretrained
-from lit_pi.models.export import export
 from lit_pi.module import LitLlama
 from lit_pi.positions import (
     AdjustedBase,
@@ -108,7 +108,7 @@ def test_saving_loading_building_twice_and_exporting_change_no_angle(
             for one, other in zip(phases(restored), expected, strict=True):
                 torch.testing.assert_close(one[:, :-1], other[:, :-1], rtol=0, atol=1e-4)
     try:
-        export(module.model, tmp_path / "exported")
+        write_model(module.model, tmp_path / "exported")
     except UserError as refusal:
         assert type(position).__name__ in str(refusal)
         return
@@ -125,7 +125,7 @@ def test_saving_loading_building_twice_and_exporting_change_no_angle(
 def test_extending_an_extended_model_counts_from_pre_training(tmp_path: Path) -> None:
     llm, rope = FromScratch(config={**TINY, "max_position_embeddings": 2048}).build()
     model = LanguageModel(llm, Interpolate(target_context=8192), rope)
-    export(model, tmp_path / "8k")
+    write_model(model, tmp_path / "8k")
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
     module = LitLlama(Pretrained(str(tmp_path / "8k")), Interpolate(scale=4))
     trainer.strategy.connect(module)

@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "data": {"errors", "batches", "evaluation"},
     "models": {"errors", "batches", "positions"},
     "parallel": {"errors", "positions", "models"},
+    "export": {"errors", "positions", "models", "data", "evaluation"},
     "module": {"errors", "positions", "models", "parallel", "batches"},
     "callbacks": {"errors", "batches", "positions", "theory", "evaluation", "data", "models", "parallel", "module"},
 }

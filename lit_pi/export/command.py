@@ -1,0 +1,154 @@
+"""`lit-pi export`: an extended model as a directory that stock transformers has been seen to load alike."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Literal
+
+import torch
+from rich.console import Console
+from transformers import PreTrainedTokenizerFast
+
+from lit_pi.data.store import sync
+from lit_pi.data.tokenizer import load_tokenizer
+from lit_pi.errors import UserError
+from lit_pi.export.directory import use_tokenizer, write_model
+from lit_pi.export.model_card import Exported, model_card
+from lit_pi.export.origin import Origin
+from lit_pi.export.verification import Verified, save_expectations, verify
+from lit_pi.models import LanguageModel, Pretrained
+from lit_pi.models.fingerprint import rotates_as
+from lit_pi.positions import FromConfig, PositionStrategy
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+MODEL_CARD = "README.md"
+
+
+def export(
+    checkpoint: str | None = None,
+    output: Path | None = None,
+    position: PositionStrategy | None = None,
+    original_context: int | None = None,
+    target_context: int | None = None,
+    tokenizer: str | None = None,
+    dtype: Dtype | None = None,
+    max_shard_size: str = "5GB",
+    check: Path | None = None,
+) -> None:
+    """Write a model as a Hugging Face directory, and let stock transformers compute with it before it counts as done.
+
+    A fresh process that knows nothing of lit_pi loads the directory; its logits and its cosines and sines at short
+    and long positions must be the model's own. Otherwise nothing is left.
+
+    Args:
+        checkpoint: the run directory of a `fit`, one of its checkpoints, a directory in Hugging Face format, or an id
+            on the hub.
+        output: directory to write, which must not exist yet.
+        position: how token positions become rotary angles; what the checkpoint was trained with, or what the
+            directory's config says, by default.
+        original_context: tokens of context of pre-training, where the model's config does not say.
+        target_context: tokens of context the model is for (`max_position_embeddings`); by default what the strategy
+            is made for, or what the run trained at where it does not say.
+        tokenizer: `bytes`, a directory in Hugging Face format, or an id on the hub; the run's or the directory's own
+            by default.
+        dtype: of the weights; the one they have by default.
+        max_shard_size: of a file of weights, for example `5GB`.
+        check: write nothing, and check a directory that was exported before.
+
+    Raises:
+        UserError: transformers cannot express the strategy, or computes something else.
+    """
+    if check is not None:
+        if checkpoint is not None or output is not None:
+            raise UserError(
+                "export got `check` beside `checkpoint` or `output`: it checks what was exported before, alone"
+            )
+        print(f"{check} is what was exported: {_said(verify(check))}")
+        return
+    if checkpoint is None or output is None:
+        raise UserError("export needs the `checkpoint` and the `output` directory, or the directory to `check`")
+    if output.exists():
+        raise UserError(f"{output} is there already: name another `output`, or remove it")
+    partial = output.with_name(f"{output.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        exported = _write(
+            Origin(checkpoint), partial, position, original_context, target_context, tokenizer, dtype, max_shard_size
+        )
+        with Console().status("Computing with stock transformers in a fresh process"):
+            verified = verify(partial)
+        (partial / MODEL_CARD).write_text(model_card(output.name, exported, verified))
+        _settle(partial)
+        partial.rename(output)
+        sync(output.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    print(f"Stock transformers computes what the model does: {_said(verified)}")
+    print("Exported:", output)
+
+
+def _write(
+    origin: Origin,
+    directory: Path,
+    position: PositionStrategy | None,
+    original_context: int | None,
+    target_context: int | None,
+    tokenizer: str | None,
+    dtype: Dtype | None,
+    max_shard_size: str,
+) -> Exported:
+    """Write everything but the model card; the model's memory is free afterwards."""
+    with Console().status(f"Loading {origin.model}"):
+        llm, rope = Pretrained(origin.model, original_context).build(keep_dtype=True)
+    if dtype is not None:
+        llm.to(getattr(torch, dtype))
+    model = LanguageModel(llm, position or origin.position or FromConfig(), rope).eval()
+    _say_what_rotates(origin, model)
+    target_context = target_context or origin.context_of(model.position, rope)
+    loaded = _tokenizer(tokenizer or origin.tokenizer)
+    if loaded is not None:
+        use_tokenizer(model, loaded)
+    config = write_model(model, directory, target_context, max_shard_size)
+    if (window := getattr(llm.config, "sliding_window", None)) and config.sliding_window is None:
+        print(f"The model's sliding window of {window:,} tokens is left out: attention is full, as in lit_pi")
+    target_context = target_context or max(config.max_position_embeddings, model.position.target_context_of(rope))
+    if loaded is not None:
+        loaded.model_max_length = target_context
+        loaded.save_pretrained(directory)
+    with Console().status("Computing what transformers has to agree with"):
+        stored = str(llm.dtype).removeprefix("torch.")
+        save_expectations(model.float(), directory, target_context)
+    return Exported(origin, model.position.describe(), rope, target_context, config.rope_parameters, stored)
+
+
+def _say_what_rotates(origin: Origin, model: LanguageModel) -> None:
+    if origin.fingerprint is not None and not rotates_as(origin.fingerprint, model.position, model.rope):
+        print(
+            f"The checkpoint was trained with {origin.trained_with}, and is exported with {model.position.describe()}: "
+            "other rotations"
+        )
+
+
+def _tokenizer(name: str | None) -> PreTrainedTokenizerFast | None:
+    if name is None:
+        print("There is no tokenizer to export: name one in `tokenizer` if the directory needs it")
+        return None
+    return load_tokenizer(name)
+
+
+def _said(verified: Verified) -> str:
+    lengths = ", ".join(f"{length:,}" for length in verified.context_lengths)
+    return (
+        f"at the ends of contexts of {lengths} tokens logits differ by at most {verified.difference:.1g} of the "
+        f"largest ({verified.tolerance:g} is allowed)"
+    )
+
+
+def _settle(directory: Path) -> None:
+    """Make a directory's files survive a power cut."""
+    for file in directory.iterdir():
+        with file.open("rb") as content:
+            os.fsync(content.fileno())
+    sync(directory)

@@ -1,0 +1,159 @@
+"""The model card of an exported directory."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+from huggingface_hub import ModelCard, ModelCardData
+
+from lit_pi import __version__
+from lit_pi.export.origin import Origin
+from lit_pi.export.verification import Verified
+from lit_pi.positions import Rope
+
+
+class Exported(NamedTuple):
+    """What was written.
+
+    Attributes:
+        origin: where the model comes from.
+        position: description of the strategy.
+        rope: of pre-training.
+        target_context: tokens of context the model is for.
+        rope_parameters: of the config as written.
+        dtype: of the weights.
+    """
+
+    origin: Origin
+    position: dict[str, Any]
+    rope: Rope
+    target_context: int
+    rope_parameters: dict[str, Any]
+    dtype: str
+
+
+def model_card(name: str, exported: Exported, verified: Verified) -> str:
+    """Markdown: positions, where the model comes from, what was measured, how to use it, and what was verified.
+
+    Args:
+        name: of the directory.
+        exported: what was written.
+        verified: what stock transformers computed alike.
+    """
+    metadata = ModelCardData(library_name="transformers", pipeline_tag="text-generation", tags=["lit_pi", "rope"])
+    sections = {
+        "": f"A language model for contexts of {exported.target_context:,} tokens, exported by lit_pi {__version__}.",
+        "Positions": _positions(exported),
+        "Training": _training(exported.origin),
+        "Evaluation": _evaluation(exported),
+        "Use": _use(name, exported),
+        "Verification": _verification(verified),
+    }
+    body = "\n\n".join(f"## {title}\n\n{text}" if title else text for title, text in sections.items())
+    return str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n# {name}\n\n{body}\n"))
+
+
+def _positions(exported: Exported) -> str:
+    rope = exported.rope
+    return _table(
+        ("", ""),
+        [
+            ("strategy", f"`{described(exported.position)}`"),
+            ("context of pre-training", f"{rope.original_context:,} tokens, rope_theta {rope.rope_theta:g}"),
+            ("context the model is for", f"{exported.target_context:,} tokens"),
+            ("in `config.json`", f"rope_type `{exported.rope_parameters['rope_type']}`"),
+            ("weights", exported.dtype),
+        ],
+    )
+
+
+def _training(origin: Origin) -> str:
+    if origin.step is None:
+        return f"The weights are those of `{origin.path}`; lit_pi trained nothing."
+    fit = origin.fit
+    if not fit:
+        return f"{origin.step:,} steps; the run's configuration was not there when the model was exported."
+    data, source = fit["data"], fit["model"]["llm"]
+    arguments = source.get("init_args") or {}
+    base = arguments.get("path") or f"random weights ({arguments.get('size') or 'a config of its own'})"
+    corpus = data["train"]["class_path"].rpartition(".")[2] if data.get("train") else "unknown"
+    return _table(
+        ("", ""),
+        [
+            ("base model", f"`{base}`"),
+            ("data", f"{corpus}, tokenizer `{data['tokenizer']}`"),
+            ("steps", f"{origin.step:,}"),
+            ("sequences", f"{data['context_length']:,} tokens, {data['packing']}"),
+        ],
+    )
+
+
+def _evaluation(exported: Exported) -> str:
+    parts = []
+    for record in exported.origin.results(exported.position):
+        partial = ", of a part of the batches" if record["partial"] else ""
+        if record["kind"] == "perplexity_curve":
+            rows = [
+                (f"{point['context_length']:,}", f"{point['perplexity']:.3f}", f"{point['tokens']:,}")
+                for point in record["curve"]
+            ]
+            header = ("context length (tokens)", "perplexity", "tokens scored")
+            parts.append(f"Perplexity on {record['evaluation']}{partial}:\n\n{_table(header, rows)}")
+        else:
+            parts.append(f"`results.json` of the run has {record['evaluation']} ({record['kind']}{partial}).")
+    return "\n\n".join(parts) or "The run has no result of this model with this strategy."
+
+
+def _use(name: str, exported: Exported) -> str:
+    lines = [
+        "```python",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        f'tokenizer = AutoTokenizer.from_pretrained("{name}")',
+        f'model = AutoModelForCausalLM.from_pretrained("{name}")',
+        "```",
+        "",
+        "With vLLM say how long the context is, which it would otherwise derive by a rule of its own:",
+        "",
+        f"```console\n$ vllm serve {name} --max-model-len {exported.target_context}\n```",
+    ]
+    if warning := _WARNINGS.get(exported.rope_parameters["rope_type"]):
+        lines += ["", warning]
+    return "\n".join(lines)
+
+
+_WARNINGS = {
+    "dynamic": "The angles follow the length of the sequence. Generation with a cache keeps keys of shorter lengths, "
+    "so that it is not quite a full forward pass; vLLM takes the angles of one length throughout.",
+    "yarn": "Versions of vLLM differ in whether they read `attention_factor`; where it is not 0.1 ln(factor) + 1, "
+    "compare with transformers first.",
+    "longrope": "`short_mscale` and `long_mscale` are what vLLM calls the attention factor; transformers says that it "
+    "does not know them, and reads `attention_factor`.",
+}
+"""What readers of a rope type have to know."""
+
+
+def _verification(verified: Verified) -> str:
+    lengths = ", ".join(f"{length:,}" for length in verified.context_lengths)
+    return (
+        f"Stock transformers {transformers.__version__} with PyTorch {torch.__version__}, in a process without lit_pi, "
+        f"computed the same as lit_pi at the ends of contexts of {lengths} tokens: logits differ by at most "
+        f"{verified.difference:.1g} of the largest in float32, and {verified.tolerance:g} is allowed. "
+        "`lit-pi export --check DIRECTORY` compares again, with the numbers in `verification.npz`."
+    )
+
+
+def described(position: dict[str, Any]) -> str:
+    """A strategy's description as a call, without what is not given."""
+    arguments = (
+        f"{key}={described(value) if isinstance(value, dict) else value}"
+        for key, value in position.items()
+        if key != "class" and value is not None
+    )
+    return f"{position['class']}({', '.join(arguments)})"
+
+
+def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [header, ("---",) * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

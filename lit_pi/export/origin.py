@@ -1,0 +1,111 @@
+"""Where an exported model comes from, and what is known of how it was made."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lit_pi import positions
+from lit_pi.errors import UserError
+from lit_pi.evaluation.results import FILE as RESULTS
+from lit_pi.evaluation.results import load_records
+from lit_pi.models.checkpoint import is_sharded, newest_checkpoint, read_content
+from lit_pi.models.provenance import KEY
+from lit_pi.positions import PositionStrategy, Rope
+
+FIT = "fit.yaml"
+"""File of a run directory: the configuration that `lit-pi fit` resolved."""
+
+
+class Origin:
+    """A lit_pi run or checkpoint, or a Hugging Face directory or hub id, of which nothing more is known.
+
+    Args:
+        path: of any of them.
+
+    Raises:
+        UserError: a run directory has no complete checkpoint, or a file is no checkpoint.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        place = Path(path).expanduser()
+        if (place / "checkpoints").is_dir():
+            place = newest_checkpoint(place)
+        is_checkpoint = place.is_file() or is_sharded(place)
+        self.model = str(place) if place.exists() else path
+        content = read_content(place) if is_checkpoint else None
+        self.step: int | None = content["global_step"] if content else None
+        self.fingerprint: dict[str, Any] | None = content[KEY].get("fingerprint") if content else None
+        self.trained_with: dict[str, Any] | None = content[KEY]["config"][KEY]["position"] if content else None
+        self.run = place.parents[1] if is_checkpoint and (place.parents[1] / FIT).is_file() else None
+
+    @cached_property
+    def fit(self) -> dict[str, Any]:
+        """The configuration of the `fit` that made the checkpoint; empty where it is not there."""
+        return yaml.safe_load((self.run / FIT).read_text()) if self.run is not None else {}
+
+    @property
+    def position(self) -> PositionStrategy | None:
+        """The strategy that the checkpoint was trained with."""
+        return None if self.trained_with is None else rebuilt(self.trained_with)
+
+    @property
+    def tokenizer(self) -> str | None:
+        """Name of the tokenizer of the run or of the Hugging Face directory, where there is one.
+
+        Raises:
+            UserError: a checkpoint without its run directory does not say.
+        """
+        if self.step is not None:
+            if not self.fit:
+                raise UserError(
+                    f"{self.model} does not say which tokenizer it was trained with, and there is no {FIT} of its run: "
+                    "name the tokenizer in `tokenizer`"
+                )
+            return self.fit["data"]["tokenizer"]
+        place = Path(self.model)
+        files = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
+        return self.model if not place.is_dir() or any((place / file).is_file() for file in files) else None
+
+    def context_of(self, position: PositionStrategy, rope: Rope) -> int | None:
+        """Tokens of context the run trained at, where that is longer than in pre-training and no strategy says it."""
+        if not self.fit or position.target_context_of(rope) != rope.original_context:
+            return None
+        train_positions = self.fit["model"].get("train_positions") or {}
+        skipped_to = (train_positions.get("init_args") or {}).get("target_context")
+        return max(rope.original_context, skipped_to or self.fit["data"]["context_length"])
+
+    def results(self, position: dict[str, Any]) -> list[dict[str, Any]]:
+        """Records of the run's evaluations of this checkpoint with this strategy: of each the test, else the last."""
+        if self.run is None or not (self.run / RESULTS).is_file():
+            return []
+        found = {}
+        for record in sorted(load_records(self.run), key=lambda record: record["stage"] == "test"):
+            protocol = record.get("protocol", {})
+            if record["stage"] == "test":
+                of_this_step = Path(protocol.get("checkpoint") or "").name == Path(self.model).name
+            else:
+                of_this_step = record["step"] == self.step
+            if of_this_step and protocol.get("position") == position:
+                found[record["kind"], record["evaluation"]] = record
+        return list(found.values())
+
+
+def rebuilt(description: dict[str, Any]) -> PositionStrategy:
+    """The strategy that `PositionStrategy.describe` gave a description of.
+
+    Raises:
+        UserError: its class is not one of lit_pi's.
+    """
+    arguments = dict(description)
+    name = arguments.pop("class")
+    if name not in positions.__all__:
+        raise UserError(
+            f"the checkpoint was trained with {name}, which is not a strategy of lit_pi's own: name it in `position`"
+        )
+    for key, value in arguments.items():
+        if isinstance(value, dict) and "class" in value:
+            arguments[key] = rebuilt(value)
+    return getattr(positions, name)(**arguments)
