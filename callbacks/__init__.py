@@ -12,6 +12,7 @@ from lit_pi.callbacks.multiple_choice_accuracy import MultipleChoiceAccuracy
 from lit_pi.callbacks.passkey_retrieval import PasskeyRetrieval
 from lit_pi.callbacks.perplexity_curve import PerplexityCurve
 from lit_pi.callbacks.predictions import Predictions
+from lit_pi.callbacks.rope_guard import RopeGuard
 
 __all__ = [
     "AttentionBounds",
@@ -21,4 +22,5 @@ __all__ = [
     "PasskeyRetrieval",
     "PerplexityCurve",
     "Predictions",
+    "RopeGuard",
 ]

@@ -1,12 +1,10 @@
 """Proof that packed documents do not see each other, on the very model that is about to train."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from jaxtyping import Bool, Float, Int
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lit_pi.callbacks.probing import without_trace
 from torch import Tensor
 
 from lit_pi.batches import TrainingBatch
@@ -56,7 +54,7 @@ class IsolationProbe(Callback):
         assert isinstance(data, LongContextData) and isinstance(pl_module, LitLlama) and pl_module.model is not None
         shape, vocab_size = (data.batch_size, data.context_length), pl_module.model.llm.config.vocab_size
         batch, place = probe(*shape, vocab_size, data.packing == "packed", self.seed)
-        with _without_trace(pl_module):
+        with without_trace(pl_module):
             wrong, noise = _run(pl_module, batch, place, vocab_size)
         if not trainer.strategy.reduce_boolean_decision(wrong is None, all=True):
             raise UserError(
@@ -88,20 +86,6 @@ def probe(rows: int, seq: int, vocab_size: int, packed: bool, seed: int) -> tupl
     own = (ids[0] == (1 if packed else 0)).nonzero()[:, 0]
     batch = TrainingBatch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), places, ids if packed else None)
     return batch, int(own[max(len(own) // 4, 1)])
-
-
-@contextmanager
-def _without_trace(module: LitLlama) -> Iterator[None]:
-    """No gradients, no dropout, and random state and modes as they were."""
-    modes = {part: part.training for part in module.modules()}
-    devices = [module.device] if module.device.type == "cuda" else []
-    with torch.no_grad(), torch.random.fork_rng(devices):
-        module.eval()
-        try:
-            yield
-        finally:
-            for part, mode in modes.items():
-                part.training = mode
 
 
 def _run(module: LitLlama, batch: TrainingBatch, place: int, vocab_size: int) -> tuple[str | None, float]:

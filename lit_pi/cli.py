@@ -35,12 +35,14 @@ from lit_pi.callbacks import (
     PasskeyRetrieval,
     PerplexityCurve,
     Predictions,
+    RopeGuard,
 )
 from lit_pi.data import LongContextData
 from lit_pi.data.prepare import prepare
 from lit_pi.data.train_tokenizer import train_tokenizer
 from lit_pi.errors import UserError
 from lit_pi.evaluation.report import report
+from lit_pi.export import export
 from lit_pi.models.checkpoint import checkpoints_of, newest_checkpoint
 from lit_pi.module import ADAMW, WARMUP, LitLlama
 from lit_pi.parallel.checkpoint_io import AtomicCheckpointIO
@@ -51,7 +53,12 @@ LAST = "last"
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True, add_print_completion_argument=True)
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"prepare": prepare, "tokenizer": train_tokenizer, "report": report}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "prepare": prepare,
+    "tokenizer": train_tokenizer,
+    "export": export,
+    "report": report,
+}
 """Commands without a Trainer: their functions' arguments and docstrings are options and help."""
 
 
@@ -159,8 +166,9 @@ class LitPiCLI(LightningCLI):
             parser._subcommands_action.add_subcommand(name, subparser, help=text.short_description)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add checkpointing, and the paper's optimizer as defaults that YAML can override."""
+        """Add checkpointing, the guard, and the paper's optimizer as defaults that YAML can override."""
         parser.add_lightning_class_args(Checkpoint, "checkpoint")
+        parser.add_lightning_class_args(RopeGuard, "rope_guard")
         parser.set_defaults(
             {
                 "checkpoint.filename": "step-{step:06d}",

@@ -1,4 +1,4 @@
-"""Queries and keys of a running model, layer by layer, before they are rotated."""
+"""Queries and keys of a running model, layer by layer, before and after they are rotated."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -7,6 +7,7 @@ from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lit_pi.models.language_model import LanguageModel
 
@@ -16,7 +17,7 @@ Watcher = Callable[[int, Float[Tensor, "batch seq heads head_dim"], Float[Tensor
 
 @contextmanager
 def watched(model: LanguageModel, watcher: Watcher) -> Iterator[None]:
-    """Hand queries and keys of every forward to a watcher, which must not keep them: all layers' fill a memory."""
+    """Hand unrotated queries and keys of every forward to a watcher, which must not keep them: they fill a memory."""
     with ExitStack() as hooks:
         for number, layer in enumerate(model.decoder_layers):
             attention = layer.get_submodule("self_attn")
@@ -27,6 +28,23 @@ def watched(model: LanguageModel, watcher: Watcher) -> Iterator[None]:
                 source = getattr(attention, f"{name}_norm", None) or getattr(attention, f"{name}_proj")
                 hooks.callback(source.register_forward_hook(partial(hook, name=name)).remove)
         yield
+
+
+@contextmanager
+def rotated_keys(model: LanguageModel) -> Iterator[list[Float[Tensor, "batch kv_heads keys head_dim"]]]:
+    """Collect the keys that attention gets, layer after layer; under an attention rule they are not rotated yet."""
+    name, keys = model.llm.config._attn_implementation, []
+    attention = ALL_ATTENTION_FUNCTIONS[name]
+
+    def spy(module: nn.Module, query: Tensor, key: Tensor, *args: Any, **kwargs: Any) -> Any:
+        keys.append(key)
+        return attention(module, query, key, *args, **kwargs)
+
+    ALL_ATTENTION_FUNCTIONS[name] = spy
+    try:
+        yield keys
+    finally:
+        del ALL_ATTENTION_FUNCTIONS[name]
 
 
 def _hook(
