@@ -70,7 +70,7 @@ def _positions(exported: Exported) -> str:
 
 def _training(origin: Origin) -> str:
     if origin.step is None:
-        return f"The weights are those of `{origin.path}`; lit_pi trained nothing."
+        return f"The weights are those of `{origin.path}`, unchanged."
     fit = origin.fit
     if not fit:
         return f"{origin.step:,} steps; the run's configuration was not there when the model was exported."

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from strategies import STRATEGIES
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, MistralConfig
 
 from lit_pi.cli import LitPiCLI
 from lit_pi.errors import UserError
 from lit_pi.export import command, stock, verification
-from lit_pi.positions import Interpolate
+from lit_pi.export.origin import rebuilt
+from lit_pi.positions import Interpolate, PositionStrategy, Rope
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -152,15 +154,19 @@ def test_the_model_card_does_not_take_over_what_something_else_reached(other: st
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_a_run_without_a_target_is_for_what_it_trained_at(tmp_path: Path, tiny: list[str]) -> None:
+def test_a_run_is_for_what_it_trained_at_in_the_dtype_it_has(tmp_path: Path, tiny: list[str]) -> None:
     run = tmp_path / "run"
     words = [*tiny, "--data.context_length=128", f"--trainer.default_root_dir={run}", "--trainer.max_steps=1"]
-    LitPiCLI(["fit", *words, "--trainer.limit_val_batches=0"])
-    command.export(str(run), tmp_path / "out", dtype="bfloat16")
-    assert AutoConfig.from_pretrained(tmp_path / "out").max_position_embeddings == 128
-    assert {tensor.dtype for tensor in load_file(tmp_path / "out" / "model.safetensors").values()} == {torch.bfloat16}
-    command.export(str(run), tmp_path / "longer", target_context=512)
-    assert AutoConfig.from_pretrained(tmp_path / "longer").max_position_embeddings == 512
+    LitPiCLI(["fit", *words, "--trainer.limit_val_batches=0", "--trainer.precision=bf16-true"])
+    for context, dtype, options in (
+        (128, torch.bfloat16, {}),
+        (512, torch.float32, {"target_context": 512, "dtype": "float32"}),
+    ):
+        output = tmp_path / str(context)
+        command.export(str(run), output, **options)
+        config = AutoConfig.from_pretrained(output)
+        assert (config.max_position_embeddings, config.dtype) == (context, dtype)
+        assert {tensor.dtype for tensor in load_file(output / "model.safetensors").values()} == {dtype}
 
 
 @pytest.mark.usefixtures("in_this_process")
@@ -176,7 +182,7 @@ def test_a_directory_of_somebody_else_is_extended(tmp_path: Path, capsys: pytest
     assert "There is no tokenizer to export" in said
     assert "sliding window of 32 tokens is left out" in said
     assert AutoConfig.from_pretrained(tmp_path / "out").rope_parameters["factor"] == 4.0
-    assert "lit_pi trained nothing" in (tmp_path / "out" / "README.md").read_text()
+    assert "/given`, unchanged." in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_what_cannot_be_exported_leaves_nothing(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,6 +198,20 @@ def test_what_cannot_be_exported_leaves_nothing(run: Path, tmp_path: Path, monke
     with pytest.raises(UserError, match="other logits"):
         LitPiCLI(["export", f"--checkpoint={run}", output])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("position", STRATEGIES.values(), ids=STRATEGIES)
+def test_a_checkpoint_says_enough_to_build_its_strategy_again(position: PositionStrategy) -> None:
+    again = rebuilt(json.loads(json.dumps(position.describe())))
+    assert type(again) is type(position)
+    assert again.describe() == position.describe()
+    rope = Rope(64, 10_000.0, 256)
+    assert torch.equal(again.inv_freq(rope, 1024), position.inv_freq(rope, 1024))
+
+
+def test_a_strategy_from_elsewhere_has_to_be_named() -> None:
+    with pytest.raises(UserError, match=r"trained with Halfway, which is not .* name it in `position`"):
+        rebuilt({"class": "Halfway", "scale": 3})
 
 
 def test_mistakes_are_named(run: Path, tmp_path: Path) -> None:
