@@ -67,18 +67,22 @@ def test_the_comparison_would_notice_a_factor_that_is_a_little_off(tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES.keys() - REFUSED.keys()))
-def test_readers_of_either_form_of_the_config_see_the_same(name: str, tmp_path: Path) -> None:
-    write_model(built(STRATEGIES[name]), tmp_path)
+def test_readers_of_either_form_of_the_config_rotate_to_the_bit_alike(name: str, tmp_path: Path) -> None:
+    model = built(STRATEGIES[name])
+    write_model(model, tmp_path)
     content = json.loads((tmp_path / "config.json").read_text())
     stock = AutoModelForCausalLM.from_pretrained(tmp_path).model.rotary_emb
     newer = content.pop("rope_parameters")
     (tmp_path / "config.json").write_text(json.dumps(content))
     older = AutoModelForCausalLM.from_pretrained(tmp_path).model.rotary_emb
-    # Of `longrope`, transformers looks up short factors first: a long sequence fetches the others.
-    for length in (8, 600):
-        positions = torch.arange(length)[None]
-        for one, other in zip(stock(torch.empty(1), positions), older(torch.empty(1), positions), strict=True):
-            assert torch.equal(one, other)
+    for length in (8, 600, 100_000):
+        positions = torch.arange(length - 1, -1, -max(length // 500, 1))[None]
+        hidden_states = torch.empty(*positions.shape, 1)
+        model.rotary.context_length = length
+        ours = model.rotary(hidden_states, positions)
+        for rotary in (stock, older):
+            for found, expected in zip(rotary(hidden_states, positions), ours, strict=True):
+                assert torch.equal(found, expected), length
     scaling = content["rope_scaling"]
     assert content["rope_theta"] == newer["rope_theta"]
     assert newer["rope_type"] == ("default" if scaling is None else scaling["type"])
