@@ -110,6 +110,11 @@ def forget_sine(module: LitLlama) -> None:
     module.model.rotary.phases = lambda *arguments: (phases(*arguments)[0], torch.zeros_like(phases(*arguments)[1]))
 
 
+def cast_phases(module: LitLlama) -> None:
+    phases = module.model.rotary.phases
+    module.model.rotary.phases = lambda ids, dtype: tuple(phase.to(dtype) for phase in phases(ids, torch.bfloat16))
+
+
 def patch_layer(module: LitLlama) -> None:
     """One layer rotates by positions of its own, the rotary embedding is as it was."""
     attention = module.model.decoder_layers[1].self_attn
@@ -141,6 +146,7 @@ def other_attention(module: LitLlama) -> None:
         (replace(Stock().to(torch.bfloat16)), r"rotary_emb \(Stock\) differs .* something cast or replaced it"),
         (swap_strategy, r"rotary_emb \(RotaryEmbedding\) differs by .*Interpolate.*4.* asks for"),
         (forget_sine, "rotary_emb"),
+        (cast_phases, r"differs by 0\.00\d+ at"),
         (patch_layer, "layer 1 of the model rotates its keys otherwise"),
         (shorten_positions, "layer 0 of the model rotates its keys otherwise"),
         (other_attention, "1 of the model's 2 layers get their attention from lit_pi"),
@@ -187,6 +193,15 @@ def test_training_resumes_with_another_strategy_only_if_it_is_allowed_by_name(
     assert any("training goes on with them" in str(warning.message) for warning in recwarn)
 
 
+def test_an_attention_rule_is_another_strategy_though_its_angles_are_the_same(texts: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.ckpt"
+    fit(texts, Extrapolate()).save_checkpoint(path)
+    for position in (SelfExtend(group_size=4, window=16), SelfExtend(group_size=8, window=16)):
+        with pytest.raises(UserError, match="allow_strategy_change to "):
+            fit(texts, position, resumed=path, steps=2)
+        fit(texts, position).save_checkpoint(path)
+
+
 def test_a_strategy_that_rotates_otherwise_than_it_did_is_another_one(texts: Path, tmp_path: Path) -> None:
     """As after an update of the strategy's code: names and numbers are the same."""
     path = tmp_path / "model.ckpt"
@@ -210,8 +225,10 @@ def test_the_command_line_guards_by_default_and_tests_with_any_strategy(tmp_path
               "--rope_guard.allow_strategy_change=Extrapolate"])  # fmt: skip
 
 
-@pytest.mark.parametrize("stage", ["validate", "test"])
-def test_evaluation_is_guarded(stage: str, tmp_path: Path, tiny: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stage", ["validate", "test", "predict"])
+def test_evaluation_and_prediction_are_guarded(
+    stage: str, tmp_path: Path, tiny: list[str], texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     setup = LitLlama.configure_model
 
     def configure(module: LitLlama) -> None:
@@ -220,4 +237,5 @@ def test_evaluation_is_guarded(stage: str, tmp_path: Path, tiny: list[str], monk
 
     monkeypatch.setattr(LitLlama, "configure_model", configure)
     with pytest.raises(UserError, match="rotary_emb"):
-        LitPiCLI([stage, *tiny, f"--trainer.default_root_dir={tmp_path}"])
+        LitPiCLI([stage, *tiny, f"--trainer.default_root_dir={tmp_path}", "--data.predict=Prompts",
+                  f"--data.predict.files={texts / 'test'}"])  # fmt: skip
