@@ -98,7 +98,7 @@ class RopeGuard(Callback):
         """
         assert isinstance(pl_module, LitLlama)
         probes = probed_positions(pl_module.position, pl_module.rope)
-        # Compiled layers cannot be watched; uncompiled, they compute the same.
+        # Layers would be compiled once more for so few tokens; uncompiled, they compute the same.
         eagerly = torch.compiler.set_stance("force_eager")
         with without_trace(pl_module), trainer.strategy.precision_plugin.forward_context(), eagerly:
             for length, position_ids in probes.items():

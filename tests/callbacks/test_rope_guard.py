@@ -70,14 +70,22 @@ def test_every_precision_passes(precision: str, texts: Path) -> None:
     fit(texts, precision=precision)
 
 
-def compile_layers(module: LitLlama) -> None:
-    for layer in module.model.decoder_layers:
-        layer.compile(backend="eager")
+def test_compiled_layers_pass_and_are_not_compiled_for_the_guard(texts: Path, caplog: pytest.LogCaptureFixture) -> None:
+    graphs = []
 
+    def backend(graph: torch.fx.GraphModule, inputs: list) -> Callable:
+        graphs.append(graph)
+        return graph.forward
 
-def test_compiled_layers_pass(texts: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def how(module: LitLlama) -> None:
+        for layer in module.model.decoder_layers:
+            layer.compile(backend=backend)
+        RopeGuard().check(module.trainer, module)
+        assert not graphs
+
     with caplog.at_level(logging.INFO):
-        fit(texts, how=compile_layers)
+        fit(texts, how=how)
+    assert graphs
     assert "every layer rotates as {'class': 'Interpolate', 'scale': 4" in caplog.text
     assert "at positions up to 255" in caplog.text
 
