@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LinearLR, LRScheduler
 from lit_pi.batches import IGNORE, Generated, GenerationBatch, ScoringBatch, Span, TrainingBatch
 from lit_pi.errors import UserError
 from lit_pi.models import LanguageModel, ModelSource
+from lit_pi.models.activation_checkpointing import ActivationCheckpointing
 from lit_pi.models.attention import FLEX_ATTENTION, attention_kernel
 from lit_pi.models.checkpoint import check_checkpoint, model_record
 from lit_pi.models.generation import generate
@@ -36,6 +37,9 @@ ADAMW: dict[str, Any] = {"lr": 2e-5, "betas": (0.9, 0.95), "weight_decay": 0.0}
 
 WARMUP: dict[str, Any] = {"start_factor": 0.1, "total_iters": 20}
 """The learning rate of Chen et al. 2023, section 3.1: 20 steps of linear warm-up from 10% of the maximum."""
+
+KEEP_ACTIVATIONS = ActivationCheckpointing()
+"""All of them, as long as they fit."""
 
 
 def adamw(params: Any) -> Optimizer:
@@ -59,6 +63,7 @@ class LitLlama(LightningModule):
         optimizer: makes the optimizer from the parameters.
         scheduler: makes the learning rate scheduler from the optimizer; it steps with every optimizer step.
         train_positions: positions of the tokens in training; `Contiguous` by default.
+        activation_checkpointing: what the layers keep for the backward pass.
     """
 
     def __init__(
@@ -68,6 +73,7 @@ class LitLlama(LightningModule):
         optimizer: OptimizerCallable = adamw,
         scheduler: LRSchedulerCallable = warmup,
         train_positions: TrainPositions | None = None,
+        activation_checkpointing: ActivationCheckpointing = KEEP_ACTIVATIONS,
     ) -> None:
         super().__init__()
         self.source = llm
@@ -75,6 +81,7 @@ class LitLlama(LightningModule):
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.train_positions = train_positions or Contiguous()
+        self.activation_checkpointing = activation_checkpointing
         self.model: LanguageModel | None = None
         self.checkpoint_position: dict[str, Any] | None = None
         self._checked: dict[tuple[int, ...], bool] = {}
@@ -90,6 +97,7 @@ class LitLlama(LightningModule):
             f"Model: {type(llm).__name__} of {llm.num_parameters():,} parameters, {rope}, {self.position.describe()}"
         )
         self._check_data(llm.config.vocab_size)
+        self.activation_checkpointing.install(self.model)
         if isinstance(self.trainer.strategy, FSDP2):
             self.trainer.strategy.shard(self.model)
 
