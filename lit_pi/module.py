@@ -14,11 +14,12 @@ from torch.optim.lr_scheduler import LinearLR, LRScheduler
 
 from lit_pi.batches import IGNORE, Generated, GenerationBatch, ScoringBatch, Span, TrainingBatch
 from lit_pi.errors import UserError
-from lit_pi.models import LanguageModel, ModelSource
+from lit_pi.models import LanguageModel, ModelSource, Pretrained
 from lit_pi.models.activation_checkpointing import ActivationCheckpointing
 from lit_pi.models.attention import FLEX_ATTENTION, attention_kernel
-from lit_pi.models.checkpoint import check_checkpoint, model_record
+from lit_pi.models.checkpoint import check_adapter, check_checkpoint, model_record
 from lit_pi.models.generation import generate
+from lit_pi.models.lora import LoRA, check_complete
 from lit_pi.models.provenance import KEY
 from lit_pi.models.rotary import RotaryEmbedding
 from lit_pi.models.rule_attention import RULE_ATTENTION
@@ -64,6 +65,7 @@ class LitLlama(LightningModule):
         scheduler: makes the learning rate scheduler from the optimizer; it steps with every optimizer step.
         train_positions: positions of the tokens in training; `Contiguous` by default.
         activation_checkpointing: what the layers keep for the backward pass.
+        adapter: trains small matrices beside the weights of a `Pretrained` model, which stay; by default all train.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class LitLlama(LightningModule):
         scheduler: LRSchedulerCallable = warmup,
         train_positions: TrainPositions | None = None,
         activation_checkpointing: ActivationCheckpointing = KEEP_ACTIVATIONS,
+        adapter: LoRA | None = None,
     ) -> None:
         super().__init__()
         self.source = llm
@@ -82,6 +85,7 @@ class LitLlama(LightningModule):
         self.make_scheduler = scheduler
         self.train_positions = train_positions or Contiguous()
         self.activation_checkpointing = activation_checkpointing
+        self.adapter = adapter
         self.model: LanguageModel | None = None
         self.checkpoint_position: dict[str, Any] | None = None
         self._checked: dict[tuple[int, ...], bool] = {}
@@ -97,9 +101,24 @@ class LitLlama(LightningModule):
             f"Model: {type(llm).__name__} of {llm.num_parameters():,} parameters, {rope}, {self.position.describe()}"
         )
         self._check_data(llm.config.vocab_size)
+        if self.adapter is not None:
+            self._install(self.adapter)
         self.activation_checkpointing.install(self.model)
         if isinstance(self.trainer.strategy, FSDP2):
             self.trainer.strategy.shard(self.model)
+
+    def _install(self, adapter: LoRA) -> None:
+        assert self.model is not None
+        if not isinstance(self.source, Pretrained):
+            raise UserError(
+                "model.adapter trains beside weights that stay, and those of `FromScratch` are random and stored "
+                "nowhere: give `model.llm` as `Pretrained`, or leave out `model.adapter`"
+            )
+        adapter.install(self.model)
+        # Frozen weights are not in checkpoints; `check_adapter` makes sure that all the others are.
+        self.strict_loading = False
+        trained = sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+        rank_zero_info(f"Adapter: LoRA of rank {adapter.rank}, {trained:,} parameters train")
 
     def _check_data(self, vocab_size: int) -> None:
         data = getattr(self.trainer, "datamodule", None)
@@ -219,14 +238,19 @@ class LitLlama(LightningModule):
         """Add the model's config, its rope and the strategy in effect."""
         assert self.model is not None
         checkpoint[KEY] = model_record(self.model)
+        if self.adapter is not None:
+            assert isinstance(self.source, Pretrained)
+            check_complete(self, checkpoint["state_dict"])
+            checkpoint[KEY] |= {"adapter": self.adapter.describe(), "base": self.source.origin()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember the checkpoint's strategy, which the one given here replaces.
 
         Raises:
-            UserError: the checkpoint is not of lit_pi, or of another architecture.
+            UserError: the checkpoint is not of lit_pi, or of another architecture or adapter.
         """
         assert self.model is not None
+        check_adapter(checkpoint, self.adapter, self.trainer.ckpt_path)
         self.checkpoint_position = check_checkpoint(checkpoint, self.model, self.trainer.ckpt_path)
         if self.checkpoint_position != self.position.describe():
             rank_zero_info(
@@ -252,6 +276,7 @@ class LitLlama(LightningModule):
             "position": self.position.describe(),
             "rope": self.rope._asdict(),
             "model": self.source.describe(),
+            "adapter": None if self.adapter is None else self.adapter.describe(),
             "checkpoint": self.trainer.ckpt_path,
             "checkpoint_position": self.checkpoint_position,
             "precision": self.trainer.precision,

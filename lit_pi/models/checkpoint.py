@@ -12,6 +12,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from lit_pi.errors import UserError
 from lit_pi.models.fingerprint import fingerprint
 from lit_pi.models.language_model import LanguageModel
+from lit_pi.models.lora import LoRA
 from lit_pi.models.provenance import KEY, config_in_effect
 
 _WEIGHTS_PREFIX = "model.llm."
@@ -19,10 +20,19 @@ _META = "meta.pt"
 
 
 class Checkpoint(NamedTuple):
-    """A lit_pi checkpoint without its training state."""
+    """A lit_pi checkpoint without its training state.
+
+    Attributes:
+        config: in effect when it was saved.
+        weights: by their names in the Hugging Face model; under an adapter only those that were trained.
+        adapter: arguments of `LoRA`, if there was one.
+        base: arguments of the `Pretrained` model that was adapted.
+    """
 
     config: PreTrainedConfig
     weights: dict[str, Tensor]
+    adapter: dict[str, Any] | None = None
+    base: dict[str, Any] | None = None
 
 
 def checkpoints_of(run: Path) -> list[Path]:
@@ -79,7 +89,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         UserError: the file is no checkpoint, or not one of lit_pi.
     """
     content = read_content(path)
-    fields = dict(content[KEY]["config"])
+    record = content[KEY]
+    fields = dict(record["config"])
     return Checkpoint(
         config=AutoConfig.for_model(fields.pop("model_type"), **fields),
         weights={
@@ -87,6 +98,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
             for name, tensor in content["state_dict"].items()
             if name.startswith(_WEIGHTS_PREFIX)
         },
+        adapter=record.get("adapter"),
+        base=record.get("base"),
     )
 
 
@@ -110,6 +123,24 @@ def check_checkpoint(content: dict[str, Any], model: LanguageModel, path: str | 
                 "describes; describe the checkpoint's own model"
             )
     return content[KEY]["config"][KEY]["position"]
+
+
+def check_adapter(content: dict[str, Any], adapter: LoRA | None, path: str | Path | None) -> None:
+    """Check that a Lightning checkpoint holds the weights that a model with this adapter, or with none, trains.
+
+    Raises:
+        UserError: it was written with another adapter.
+    """
+    found = content.get(KEY, {}).get("adapter")
+    wanted = None if adapter is None else adapter.describe()
+    if found == wanted:
+        return
+    if wanted is None:
+        raise UserError(
+            f"{path} holds an adapter without the model beside it: give `model.adapter` as it was trained, or the "
+            "merged model by `model.llm` as `Pretrained` with this path"
+        )
+    raise UserError(f"{path} was trained with the adapter {found}, and model.adapter asks for {wanted}: give that one")
 
 
 def _shape(shape: torch.Size | None) -> str:

@@ -9,8 +9,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrain
 
 from lit_pi.errors import UserError
 from lit_pi.models.attention import ATTENTION
-from lit_pi.models.checkpoint import newest_checkpoint, read_checkpoint
-from lit_pi.models.provenance import rope_of
+from lit_pi.models.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
+from lit_pi.models.lora import LoRA
+from lit_pi.models.provenance import KEY, rope_of
 from lit_pi.models.sizes import LLAMA_SIZES, Size
 from lit_pi.positions import Rope
 
@@ -58,6 +59,8 @@ class FromScratch(ModelSource):
 class Pretrained(ModelSource):
     """Weights of a Hugging Face model, or of a lit_pi checkpoint (weights only: fresh optimizer and step).
 
+    A checkpoint of an adapter is merged into the model that it was trained on.
+
     Args:
         path: a directory in Hugging Face format, the run directory of a `fit` (its newest checkpoint), a lit_pi
             `.ckpt` file, or the id of a model on the hub.
@@ -77,11 +80,11 @@ class Pretrained(ModelSource):
         Raises:
             UserError: nothing is there, it cannot be read, or its original context is unknown.
         """
-        path = Path(self.path).expanduser()
-        if (path / "checkpoints").is_dir():
-            path = newest_checkpoint(path)
+        path = self._place()
         if path.is_file():
             checkpoint = read_checkpoint(path)
+            if checkpoint.adapter is not None:
+                return self._merged(checkpoint, keep_dtype)
             stored = next(iter(checkpoint.weights.values())).dtype
             llm = _from_config(checkpoint.config, stored if keep_dtype else None)
             llm.load_state_dict(checkpoint.weights)
@@ -105,6 +108,26 @@ class Pretrained(ModelSource):
                 f"({str(error).splitlines()[0]})"
             ) from error
         return llm, rope_of(config, self.original_context)
+
+    def origin(self) -> dict[str, Any]:
+        """The arguments with which the same weights are found from any directory, now and after further training."""
+        path = self._place()
+        return {
+            "path": str(path.resolve()) if path.exists() else self.path,
+            "original_context": self.original_context,
+        }
+
+    def _place(self) -> Path:
+        path = Path(self.path).expanduser()
+        return newest_checkpoint(path) if (path / "checkpoints").is_dir() else path
+
+    def _merged(self, checkpoint: Checkpoint, keep_dtype: bool) -> tuple[PreTrainedModel, Rope]:
+        assert checkpoint.adapter is not None and checkpoint.base is not None
+        llm, _ = Pretrained(**checkpoint.base).build(keep_dtype)
+        LoRA(**checkpoint.adapter).merge(llm, checkpoint.weights)
+        for name in (KEY, "rope_parameters", "max_position_embeddings"):  # what `config_in_effect` sets
+            setattr(llm.config, name, getattr(checkpoint.config, name))
+        return llm, rope_of(checkpoint.config)
 
     def describe(self) -> dict[str, Any]:
         """The path as given."""

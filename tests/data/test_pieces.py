@@ -9,7 +9,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, tr
 
 from lit_pi.data.pieces import cutter
 
-WORDS = "the The naïve Über русский 中文 it's I'LL x² 3.14 1000000 a_b e\u0301t —".split()
+WORDS = ["the", "The", "naïve", "Über", "русский", "中文", "it's", "x²", "3.14", "1000000", "a_b", "e\u0301t", "—"]
 SPACES = [" ", " ", " ", "  ", "\n", "\n\n ", "\t", "\u00a0", " \u0301", ". ", ", ", "\r\n"]
 LLAMA_3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"

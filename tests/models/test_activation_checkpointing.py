@@ -51,9 +51,15 @@ def learnt(model: LanguageModel) -> list[torch.Tensor]:
 @pytest.mark.parametrize("position", STRATEGIES.values(), ids=STRATEGIES)
 def test_every_strategy_learns_the_same(position: PositionStrategy) -> None:
     expected = learnt(built(position, NONE))
-    for name, choice in CHOICES.items():
-        for found, wanted in zip(learnt(built(position, choice)), expected, strict=True):
-            torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12, msg=lambda text, name=name: f"{name}: {text}")
+    for found, wanted in zip(learnt(built(position, CHOICES["offload"])), expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_every_choice_learns_the_same(name: str) -> None:
+    expected = learnt(built(Extrapolate(), NONE))
+    for found, wanted in zip(learnt(built(Extrapolate(), CHOICES[name])), expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
 
 
 def test_dropout_falls_on_the_same_weights_again() -> None:
