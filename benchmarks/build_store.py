@@ -1,6 +1,9 @@
 """What a token store costs beside tokenising alone: the ratio of both, on the same text and cores.
 
-python benchmarks/build_store.py [TOKENIZER]
+python benchmarks/build_store.py [TOKENIZER [FILE ...]]
+
+Without files, the text is the interpreter's own sources. The store reads and decompresses its files each time;
+tokenising alone finds the text in memory.
 """
 
 import os
@@ -10,16 +13,17 @@ import tempfile
 import time
 
 from lit_pi.data.build import open_store
-from lit_pi.data.corpora import Corpus, StandardLibrary
+from lit_pi.data.corpora import Corpus, StandardLibrary, TextFiles
 from lit_pi.data.corpora.corpus import Document
 from lit_pi.data.tokenizer import load_tokenizer
 
-RUNS = 7
+RUNS = 5
 
 
 def main() -> None:
-    tokenizer = load_tokenizer(sys.argv[1] if len(sys.argv) > 1 else "bytes")
-    corpus: Corpus = StandardLibrary(tests=True)
+    name, *files = sys.argv[1:] or ["bytes"]
+    tokenizer = load_tokenizer(name)
+    corpus: Corpus = TextFiles(train=files) if files else StandardLibrary(tests=True)
     texts = [item.text for item in corpus.documents("train") if isinstance(item, Document)]
     ratios = []
     for run in range(RUNS):
@@ -32,7 +36,7 @@ def main() -> None:
             store = open_store(corpus, "train", tokenizer, progress=False)
             built = time.perf_counter() - start
         ratios.append(built / alone)
-        print(f"run {run}: encode_batch_fast {alone:.2f} s, store {built:.2f} s, ratio {ratios[-1]:.3f}")
+        print(f"run {run}: encode_batch_fast {alone:.2f} s, store {built:.2f} s, ratio {ratios[-1]:.3f}", flush=True)
     print(
         f"{store.manifest['bytes'] / 1e6:.1f} MB, {store.num_tokens:,} tokens of {tokenizer.name_or_path}: "
         f"building a store takes {statistics.median(ratios):.3f} times encode_batch_fast, median of {RUNS} runs"
