@@ -24,7 +24,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from transformers import PreTrainedTokenizerFast
 
 from lit_pi.data.corpora.corpus import Corpus, Document, Dropped, Split
-from lit_pi.data.pieces import cutter
+from lit_pi.data.pieces import cutter, whole
 from lit_pi.data.store import FORMAT, Batch, StoreWriter, TokenStore, sync
 from lit_pi.data.tokenizer import BYTES, load_tokenizer, plain_backend, tokenizer_fingerprint
 from lit_pi.errors import UserError
@@ -164,9 +164,10 @@ def _batches(documents: Iterable[Document | Dropped]) -> Iterator[tuple[int, lis
 
 def _encoded(encoder: "_Encoder", batches: Iterable[tuple[int, list[Document | Dropped]]]) -> Iterator[Batch]:
     """The batches as tokens, in order, with up to `CHARACTERS_UNDER_WAY` of them being encoded."""
-    pending: deque[tuple[int, Future[Batch]]] = deque()
+    pending: deque[tuple[float, Future[Batch]]] = deque()
     with _one_thread_a_call(), ThreadPoolExecutor(CORES) as pool:
-        for weight, batch in batches:
+        for characters, batch in batches:
+            weight = min(characters, encoder.characters_at_once)
             # What is encoded is small, and only waits for its turn.
             while encoding := {future: other for other, future in pending if not future.done()}:
                 if weight + sum(encoding.values()) <= CHARACTERS_UNDER_WAY:
@@ -199,6 +200,7 @@ class _Encoder:
     def __init__(self, tokenizer: PreTrainedTokenizerFast, fingerprint: str, dtype: np.dtype) -> None:
         self.backend = plain_backend(tokenizer)
         self.cut = cutter(self.backend)
+        self.characters_at_once = float("inf") if self.cut is whole else BATCH_CHARACTERS
         self.vocabulary_size = len(tokenizer)
         self.dtype = dtype
         self.bytes_are_ids = fingerprint == tokenizer_fingerprint(load_tokenizer(BYTES))
