@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from torchmetrics import Metric
 
-from lit_pi.batches import ScoringBatch
+from lit_pi.batches import GenerationBatch, ScoringBatch
 from lit_pi.data import LongContextData
 from lit_pi.data.evaluations import Evaluation
 from lit_pi.evaluation.results import add_record
@@ -20,13 +20,18 @@ M = TypeVar("M", bound=Metric)
 
 
 class EvaluationCallback(Callback, Generic[E, M]):
-    """Sums the scores of one kind of evaluation in validation and test, and publishes what they come to."""
+    """Sums the scores of one kind of evaluation in validation and test, and publishes what they come to.
+
+    Attributes:
+        asked: the evaluations of this kind, by name.
+    """
 
     kind: str
     """Of the record in `results.json`."""
     evaluation_class: type[E]
 
     def __init__(self) -> None:
+        self.asked: dict[str, E] = {}
         self._sums: dict[str, M] = {}
         self._batches: dict[str, int] = {}
 
@@ -35,8 +40,8 @@ class EvaluationCallback(Callback, Generic[E, M]):
         """Sums, at zero."""
 
     @abstractmethod
-    def add(self, metric: M, outputs: dict[str, Any], batch: ScoringBatch) -> None:
-        """Add a batch to the sums."""
+    def add(self, metric: M, outputs: dict[str, Any], batch: Any) -> None:
+        """Add a batch, `ScoringBatch` or `GenerationBatch`, and what the step made of it to the sums."""
 
     @abstractmethod
     def publish(
@@ -88,12 +93,11 @@ class EvaluationCallback(Callback, Generic[E, M]):
 
     def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Not under the LightningModule, whose precision would be theirs.
-        self._sums = {
-            name: self.metric(evaluation).to(pl_module.device) for name, evaluation in self.evaluations(trainer).items()
-        }
+        self.asked = self.evaluations(trainer)
+        self._sums = {name: self.metric(evaluation).to(pl_module.device) for name, evaluation in self.asked.items()}
         self._batches = dict.fromkeys(self._sums, 0)
 
-    def _add(self, outputs: Any, batch: ScoringBatch) -> None:
+    def _add(self, outputs: Any, batch: ScoringBatch | GenerationBatch) -> None:
         if (metric := self._sums.get(batch.evaluation)) is not None:
             self.add(metric, outputs, batch)
             self._batches[batch.evaluation] += 1

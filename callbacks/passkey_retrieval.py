@@ -4,15 +4,16 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
 from lit_pi.callbacks.evaluation_callback import EvaluationCallback, show
 from rich.console import Console
 from rich.table import Table
 
-from lit_pi.batches import IGNORE, ScoringBatch
+from lit_pi.batches import IGNORE, GenerationBatch, ScoringBatch
 from lit_pi.data.evaluations import Passkey
 from lit_pi.evaluation.intervals import wilson
-from lit_pi.evaluation.passkey import PasskeyCell, PasskeyScores, k_max
+from lit_pi.evaluation.passkey import PasskeyCell, PasskeyScores, WrittenPasskeys, k_max
 from lit_pi.evaluation.passkey_figure import passkey_figure
 from lit_pi.module import LitLlama
 
@@ -36,10 +37,20 @@ class PasskeyRetrieval(EvaluationCallback[Passkey, PasskeyScores]):
 
     def metric(self, evaluation: Passkey) -> PasskeyScores:
         """Sums for each prompt."""
-        return PasskeyScores(evaluation.samples)
+        return (PasskeyScores if evaluation.score == "teacher_forced" else WrittenPasskeys)(evaluation.samples)
 
-    def add(self, metric: PasskeyScores, outputs: dict[str, Any], batch: ScoringBatch) -> None:
+    def add(self, metric: PasskeyScores, outputs: dict[str, Any], batch: ScoringBatch | GenerationBatch) -> None:
         """Add a batch of prompts."""
+        if isinstance(metric, WrittenPasskeys):
+            assert isinstance(batch, GenerationBatch)
+            real = batch.documents >= 0
+            indices, answers = batch.documents[real], outputs["token_ids"][real].tolist()
+            lengths = outputs["lengths"][real].tolist()
+            said = [answer[:length] for answer, length in zip(answers, lengths, strict=True)]
+            answered = self.asked[batch.evaluation].answered(indices.tolist(), said)
+            metric.update(indices, torch.tensor(answered, dtype=torch.bool, device=indices.device))
+            return
+        assert isinstance(batch, ScoringBatch)
         (token_nll,), (token_rank,) = outputs["token_nll"], outputs["token_rank"]
         metric.update(batch.documents, token_nll, token_rank, batch.targets != IGNORE)
 

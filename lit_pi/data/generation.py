@@ -9,12 +9,13 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Encoding
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast
 
 from lit_pi.batches import IGNORE, Decoding, GenerationBatch
+from lit_pi.data.tokenizer import plain_backend
 from lit_pi.errors import UserError
 from lit_pi.evaluation.windows import share_out
 
@@ -119,10 +120,7 @@ class PromptEncoder:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        self._backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-        self._backend.no_truncation()
-        self._backend.no_padding()
-        self._backend.encode_special_tokens = True
+        self._backend = plain_backend(tokenizer)
         self._bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
 
     def prompts(self, texts: Sequence[str], title: str) -> Iterator[NDArray[np.int64]]:

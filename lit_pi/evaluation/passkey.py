@@ -43,12 +43,13 @@ class PasskeyCell(NamedTuple):
         distance: the tokens there are, mean over prompts.
         depth: share of the filler before the key, mean over prompts.
         n: prompts scored.
-        correct: prompts of which every answer token was the model's first choice.
+        correct: prompts of which every answer token was the model's first choice, or which it answered in writing.
         accuracy: `correct / n`.
         low: lower end of its 95 % interval (Wilson 1927).
         high: upper end.
-        log_probability: of the whole answer in nats, mean over prompts; None where a model's scores are not finite.
-        token_accuracy: share of the answers' tokens that were the first choice.
+        log_probability: of the whole answer in nats, mean over prompts; None where a model's scores are not finite,
+            and where it wrote its answers.
+        token_accuracy: share of the answers' tokens that were the first choice; None where the model wrote them.
     """
 
     context_length: int
@@ -62,7 +63,7 @@ class PasskeyCell(NamedTuple):
     low: float
     high: float
     log_probability: float | None
-    token_accuracy: float
+    token_accuracy: float | None
 
 
 class PasskeyScores(Metric):
@@ -121,7 +122,7 @@ class PasskeyScores(Metric):
     def _cell(self, context_length: int, cell: int, indices: list[int]) -> PasskeyCell:
         samples = [self.samples[index] for index in indices]
         n, correct = int(self.scored[indices].sum()), int(self.exact[indices].sum())
-        log_probability = float(self.log_probability[indices].sum()) / n
+        log_probability, tokens = float(self.log_probability[indices].sum()) / n, int(self.tokens[indices].sum())
         low, high = wilson(correct, n)
         return PasskeyCell(
             context_length=context_length,
@@ -134,9 +135,25 @@ class PasskeyScores(Metric):
             accuracy=correct / n,
             low=low,
             high=high,
-            log_probability=log_probability if math.isfinite(log_probability) else None,
-            token_accuracy=float(self.first_choices[indices].sum() / self.tokens[indices].sum()),
+            log_probability=log_probability if tokens and math.isfinite(log_probability) else None,
+            token_accuracy=int(self.first_choices[indices].sum()) / tokens if tokens else None,
         )
+
+
+class WrittenPasskeys(PasskeyScores):
+    """The same for answers that were written, token by token."""
+
+    def update(  # type: ignore[override]
+        self, indices: Int[Tensor, " batch"], answered: Bool[Tensor, " batch"]
+    ) -> None:
+        """Add a batch.
+
+        Args:
+            indices: each row's sample.
+            answered: whether the answer is the key.
+        """
+        self.scored.index_add_(0, indices, torch.ones_like(indices))
+        self.exact.index_add_(0, indices, answered.long())
 
 
 def k_max(cells: Sequence[PasskeyCell], threshold: float) -> int:

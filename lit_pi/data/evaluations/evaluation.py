@@ -7,6 +7,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast
 
 from lit_pi.batches import ScoringBatch
+from lit_pi.data.generation import GenerationBatches
 
 
 class ScoringBatches(Dataset[ScoringBatch], ABC):
@@ -40,8 +41,10 @@ class Evaluation(ABC):
         """
 
     @abstractmethod
-    def batches(self, name: str, tokenizer: PreTrainedTokenizerFast, world_size: int) -> ScoringBatches:
-        """What is to be scored, under the evaluation's name."""
+    def batches(
+        self, name: str, tokenizer: PreTrainedTokenizerFast, world_size: int
+    ) -> ScoringBatches | GenerationBatches:
+        """What is to be scored or continued, under the evaluation's name."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:

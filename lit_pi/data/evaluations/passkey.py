@@ -1,5 +1,6 @@
 """Retrieval of a key hidden in a long text."""
 
+import re
 from collections.abc import Sequence
 from itertools import groupby, product
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from lit_pi.data.build import open_store
 from lit_pi.data.corpora.corpus import Corpus, Split
 from lit_pi.data.evaluations.evaluation import Evaluation, ScoringBatches
 from lit_pi.data.evaluations.passkey_prompts import ANSWER, FILLER, NEEDLE, QUESTION, TASK, Prompt, PromptTemplate
+from lit_pi.data.generation import GenerationBatches, Sample, continuation, decoding_of
 from lit_pi.data.store import TokenStore
 from lit_pi.data.tokenizer import tokenizer_fingerprint
 from lit_pi.errors import UserError
@@ -20,6 +22,12 @@ from lit_pi.evaluation.passkey import PasskeySample
 from lit_pi.evaluation.windows import share_out
 
 Mode = Literal["paper", "grid", "random"]
+Score = Literal["teacher_forced", "generate"]
+NUMBER = re.compile(r"[0-9]+")
+CORRECT: dict[Score, str] = {
+    "teacher_forced": "every answer token has the largest logit, given the answer's tokens before it",
+    "generate": "the first number in what is decoded greedily is the key",
+}
 
 
 class Passkey(Evaluation):
@@ -27,8 +35,9 @@ class Passkey(Evaluation):
 
     Every prompt, with `<bos>` and its answer, has exactly as many tokens as its context length. It counts as answered
     when each token of the answer is the model's first choice after those before it, which one forward tells: greedy
-    decoding would begin with the answer. A prompt depends on the seed, its context length, its distance or depth and
-    its trial alone.
+    decoding would begin with the answer. Or the model writes as many tokens greedily, and the first number in them is
+    to be the key: for models that put other words before it. A prompt depends on the seed, its context length, its
+    distance or depth and its trial alone.
 
     Args:
         context_lengths: tokens of `<bos>`, prompt and answer; all are measured in one run, the longest first.
@@ -37,6 +46,9 @@ class Passkey(Evaluation):
         distances: how many, in mode `paper`. The first and last ones are as near and as far as the template allows.
         depths: how many, in mode `grid`.
         trials: prompts for each distance or depth; in mode `random`, for each context length.
+        score: `teacher_forced` asks in one forward; `generate` writes an answer token by token.
+        max_new_tokens: of a written answer, at most. As many as an answer has by default; more of them make the
+            context that much longer.
         filler: text to hide keys in, a stretch drawn at random for each prompt; by default the repeated sentence of
             Mohtashami and Jaggi 2023.
         filler_split: of that corpus.
@@ -55,6 +67,8 @@ class Passkey(Evaluation):
         distances: int = 32,
         depths: int = 11,
         trials: int = 10,
+        score: Score = "teacher_forced",
+        max_new_tokens: int | None = None,
         filler: Corpus | None = None,
         filler_split: Split = "test",
         batch_size: int = 1,
@@ -65,6 +79,7 @@ class Passkey(Evaluation):
         if not context_lengths:
             raise UserError("context_lengths of the Passkey evaluation are empty: give at least one")
         counts = {"distances": distances, "depths": depths, "trials": trials, "batch_size": batch_size}
+        counts |= {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
         for name, value, least in [*((name, value, 1) for name, value in counts.items()), ("seed", seed, 0)]:
             if value < least:
                 raise UserError(f"{name} of the Passkey evaluation is {value}: it must be {least} or more")
@@ -72,6 +87,8 @@ class Passkey(Evaluation):
         self.mode: Mode = mode
         self.cells = {"paper": distances, "grid": depths, "random": 1}[mode]
         self.trials = trials
+        self.score: Score = score
+        self.max_new_tokens = max_new_tokens
         self.filler = filler
         self.filler_split: Split = filler_split
         self.batch_size = batch_size
@@ -81,7 +98,7 @@ class Passkey(Evaluation):
         self._template: PromptTemplate | None = None
         self._store: TokenStore | None = None
         self._sentences = np.empty(0, np.int64)
-        self._tokenizer: dict[str, str] = {}
+        self._tokenizer: PreTrainedTokenizerFast | None = None
 
     def prepare(self, tokenizer: PreTrainedTokenizerFast) -> None:
         """Open the filler, and see that every prompt fits.
@@ -113,7 +130,7 @@ class Passkey(Evaluation):
                     f"tokens and the longest prompt needs {room:,}: bring more text or lower context_lengths"
                 )
         self._template = template
-        self._tokenizer = {"name": tokenizer.name_or_path, "fingerprint": tokenizer_fingerprint(tokenizer)}
+        self._tokenizer = tokenizer
         self.answer_tokens = max(len(prompt.answer) for prompt in bare.values())
         self.samples = [self._sample(*place) for place in places]
 
@@ -149,12 +166,41 @@ class Passkey(Evaluation):
         nominal = self._nominal(context_length, cell) if self.mode == "paper" else prompt.distance
         return PasskeySample(context_length, cell, trial, nominal, prompt.distance, prompt.depth)
 
-    def batches(self, name: str, tokenizer: PreTrainedTokenizerFast, world_size: int) -> "PromptBatches":
-        """All prompts."""
-        return PromptBatches(name, self, world_size)
+    def batches(
+        self, name: str, tokenizer: PreTrainedTokenizerFast, world_size: int
+    ) -> "PromptBatches | GenerationBatches":
+        """All prompts, with their answers or to be answered."""
+        if self.score == "teacher_forced":
+            return PromptBatches(name, self, world_size)
+        new = self.max_new_tokens or self.answer_tokens
+        decoding = decoding_of("Passkey", tokenizer, new, 0.0, 1.0, tokenizer.eos_token_id is not None)
+        return GenerationBatches(
+            name, [self._question(*s[:3]) for s in self.samples], decoding, self.batch_size, world_size
+        )
+
+    def _question(self, context_length: int, cell: int, trial: int) -> Sample:
+        prompt = self.prompt(context_length, cell, trial)
+        question = prompt.tokens[: -len(prompt.answer)]
+        return Sample(question, context_length if self.max_new_tokens is None else len(question) + self.max_new_tokens)
+
+    def answered(self, indices: Sequence[int], answers: Sequence[Sequence[int]]) -> list[bool]:
+        """Whether the first number that the model wrote is the key.
+
+        Args:
+            indices: of the samples.
+            answers: the tokens written after each prompt.
+        """
+        assert self._tokenizer is not None
+        found = []
+        for index, answer in zip(indices, answers, strict=True):
+            place = self.samples[index][:3]
+            number = NUMBER.search(continuation(self._tokenizer, self._question(*place).tokens.tolist(), answer))
+            found.append(number is not None and number[0] == str(self._key(*place)[0]))
+        return found
 
     def describe(self) -> dict[str, Any]:
-        """Template, tokenizer, places of the keys and filler."""
+        """Template, tokenizer, places of the keys, filler, and what counts as found."""
+        assert self._tokenizer is not None
         return {
             "context_lengths": list(self.context_lengths),
             "mode": self.mode,
@@ -164,11 +210,16 @@ class Passkey(Evaluation):
             "seed": self.seed,
             "template": f"{TASK}FILLER{NEEDLE}FILLER{QUESTION}{ANSWER}",
             "filler": FILLER if self._store is None else self._store.manifest["corpus"],
-            "tokenizer": self._tokenizer,
+            "tokenizer": {
+                "name": self._tokenizer.name_or_path,
+                "fingerprint": tokenizer_fingerprint(self._tokenizer),
+            },
             "context_length_is": "tokens of <bos>, prompt and answer",
             "distance_is": "tokens from the key's first one through the prompt's last",
             "depth_is": "share of the filler's tokens before the key",
-            "correct_is": "every answer token has the largest logit, given the answer's tokens before it",
+            "score": self.score,
+            "max_new_tokens": self.max_new_tokens,
+            "correct_is": CORRECT[self.score],
         }
 
 
