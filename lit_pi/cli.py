@@ -30,6 +30,7 @@ import lit_pi.parallel
 import lit_pi.positions  # noqa: F401
 from lit_pi.callbacks import (
     Checkpoint,
+    DecodeDifferences,
     IsolationProbe,
     MultipleChoiceAccuracy,
     PasskeyRetrieval,
@@ -120,6 +121,7 @@ class LitPiCLI(LightningCLI):
                     PerplexityCurve(),
                     PasskeyRetrieval(),
                     MultipleChoiceAccuracy(),
+                    DecodeDifferences(),
                     Predictions(),
                 ],
                 "log_every_n_steps": 10,

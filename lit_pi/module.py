@@ -18,6 +18,7 @@ from lit_pi.models import LanguageModel, ModelSource, Pretrained
 from lit_pi.models.activation_checkpointing import ActivationCheckpointing
 from lit_pi.models.attention import FLEX_ATTENTION, attention_kernel
 from lit_pi.models.checkpoint import check_adapter, check_checkpoint, model_record
+from lit_pi.models.decode_consistency import score_both_ways
 from lit_pi.models.generation import generate
 from lit_pi.models.lora import LoRA, check_complete
 from lit_pi.models.provenance import KEY
@@ -172,7 +173,8 @@ class LitLlama(LightningModule):
     def validation_step(self, batch: ScoringBatch | GenerationBatch, *indices: int) -> dict[str, Any]:
         """For each span of the batch, `token_nll` in nats `[batch, stop - start]`, and `token_rank` where wanted.
 
-        Both are 0 where nothing is scored. Of prompts to continue, the fields of `Generated`.
+        Both are 0 where nothing is scored. Of prompts to continue, the fields of `Generated`; where their right
+        continuation is known, those of `BothWays`.
         """
         return self._evaluate(batch)
 
@@ -185,7 +187,12 @@ class LitLlama(LightningModule):
         return self._generate(batch)
 
     def _evaluate(self, batch: ScoringBatch | GenerationBatch) -> dict[str, Any]:
-        return self._generate(batch)._asdict() if isinstance(batch, GenerationBatch) else self._score(batch)
+        if isinstance(batch, ScoringBatch):
+            return self._score(batch)
+        if batch.targets is None:
+            return self._generate(batch)._asdict()
+        assert self.model is not None
+        return score_both_ways(self.model, batch)._asdict()
 
     def _generate(self, batch: GenerationBatch) -> Generated:
         assert self.model is not None
