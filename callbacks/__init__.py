@@ -14,6 +14,7 @@ from lit_pi.callbacks.passkey_retrieval import PasskeyRetrieval
 from lit_pi.callbacks.perplexity_curve import PerplexityCurve
 from lit_pi.callbacks.predictions import Predictions
 from lit_pi.callbacks.rope_guard import RopeGuard
+from lit_pi.callbacks.summary_quality import SummaryQuality
 
 __all__ = [
     "AttentionBounds",
@@ -25,4 +26,5 @@ __all__ = [
     "PerplexityCurve",
     "Predictions",
     "RopeGuard",
+    "SummaryQuality",
 ]

@@ -37,6 +37,7 @@ from lit_pi.callbacks import (
     PerplexityCurve,
     Predictions,
     RopeGuard,
+    SummaryQuality,
 )
 from lit_pi.data import LongContextData
 from lit_pi.data.prepare import prepare
@@ -121,6 +122,7 @@ class LitPiCLI(LightningCLI):
                     PerplexityCurve(),
                     PasskeyRetrieval(),
                     MultipleChoiceAccuracy(),
+                    SummaryQuality(),
                     DecodeDifferences(),
                     Predictions(),
                 ],

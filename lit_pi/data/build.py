@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import islice, repeat
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +27,7 @@ from transformers import PreTrainedTokenizerFast
 from lit_pi.data.corpora.corpus import Corpus, Document, Dropped, Split
 from lit_pi.data.pieces import cutter, whole
 from lit_pi.data.store import FORMAT, Batch, StoreWriter, TokenStore, sync
-from lit_pi.data.tokenizer import BYTES, load_tokenizer, plain_backend, tokenizer_fingerprint
+from lit_pi.data.tokenizer import BYTES, first_tokens, load_tokenizer, plain_backend, tokenizer_fingerprint
 from lit_pi.errors import UserError
 
 CORES = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 16)
@@ -120,7 +121,7 @@ def _build(
 ) -> None:
     partial = target.with_name(f"{target.name}.partial")
     writer = StoreWriter(partial, description)
-    encoder = _Encoder(tokenizer, description["tokenizer"]["fingerprint"], np.dtype(description["dtype"]))
+    encoder = _Encoder(corpus, tokenizer, description["tokenizer"]["fingerprint"], np.dtype(description["dtype"]))
     try:
         with writer, _ProgressBar(f"Tokenizing {corpus.name}, {split}", progress) as bar:
             rest = islice(corpus.documents(split), writer.manifest["documents"]["read"], None)
@@ -197,7 +198,8 @@ def _one_thread_a_call() -> Iterator[None]:
 class _Encoder:
     """Turns documents into token ids with a copy of the tokenizer's backend, so that its settings stay its own."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, fingerprint: str, dtype: np.dtype) -> None:
+    def __init__(self, corpus: Corpus, tokenizer: PreTrainedTokenizerFast, fingerprint: str, dtype: np.dtype) -> None:
+        self.corpus = corpus
         self.backend = plain_backend(tokenizer)
         self.cut = cutter(self.backend)
         self.characters_at_once = float("inf") if self.cut is whole else BATCH_CHARACTERS
@@ -212,6 +214,7 @@ class _Encoder:
             UserError: a token lies outside the vocabulary.
         """
         documents = [item for item in items if isinstance(item, Document)]
+        documents = self.corpus.limited(documents, partial(first_tokens, self.backend))
         dropped = Counter(item.reason for item in items if isinstance(item, Dropped))
         kept, tokens, prompts = [], [], []
         prompt_ids = self._prompt_ids(documents)
@@ -236,6 +239,7 @@ class _Encoder:
             prompt_tokens=np.array(prompts, np.int64),
             sources=[document.source for document in kept],
             dropped=dropped,
+            cut=Counter(part for document in kept for part in document.cut),
         )
 
     def _prompt_ids(self, documents: list[Document]) -> Iterable[NDArray[np.unsignedinteger]]:

@@ -132,20 +132,6 @@ class PromptEncoder:
         """
         return (np.array([*self._bos, *encoding.ids], np.int64) for encoding in self._encodings(texts, title))
 
-    def cut(self, texts: Sequence[str], max_tokens: int, title: str) -> list[str]:
-        """Texts before their token number `max_tokens`, and before a character that this token has a part of.
-
-        Args:
-            texts: to cut.
-            max_tokens: that stay of each, at most.
-            title: of the progress bar.
-        """
-        encodings = self._encodings(texts, title)
-        return [
-            text[: encoding.offsets[max_tokens][0]] if len(encoding) > max_tokens else text
-            for text, encoding in zip(texts, encodings, strict=True)
-        ]
-
     def _encodings(self, texts: Sequence[str], title: str) -> Iterator[Encoding]:
         quiet = rank_zero_only.rank != 0  # type: ignore[attr-defined]
         starts = range(0, len(texts), AT_ONCE)

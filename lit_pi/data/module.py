@@ -121,10 +121,12 @@ class LongContextData(LightningDataModule):
         count = sequences.accounting()
         padded = count.padded / max(count.sequences * self.context_length, 1)
         left_out = ", ".join(f"{number:,} {reason}" for reason, number in count.left_out.items() if number)
+        cut = sequences.store.manifest["documents"]["cut"]
+        limited = "".join(f"; {part} cut to its limit in {number:,}" for part, number in cut.items())
         return (
             f"{count.documents:,} documents in {count.sequences:,} sequences of {self.context_length:,} tokens "
             f"({self.packing}, {padded:.1%} padding); of {count.tokens:,} tokens {count.learnt:,} are learnt, "
-            f"not learnt are {left_out or 'none'}"
+            f"not learnt are {left_out or 'none'}{limited}"
         )
 
     def train_dataloader(self) -> ResumableLoader:

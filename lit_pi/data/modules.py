@@ -118,7 +118,8 @@ class GovReport(LongContextData):
     """Trains on the summaries of GovReport given their reports (section 3.5), and measures perplexity of reports.
 
     Args:
-        corpus: reports and summaries; by default those on the hub, of which summaries are learnt.
+        corpus: reports and summaries; by default those on the hub, of which summaries are learnt, at most 1,000
+            tokens of each after at most 15,000 of its report.
         context_lengths: windows of reports that are measured (tokens).
         stride: tokens from one window to the next.
         options: of `LongContextData`.
@@ -131,7 +132,7 @@ class GovReport(LongContextData):
         stride: int = 256,
         **options: Any,
     ) -> None:
-        corpus = corpus or corpora.GovReport(learn="summary")
+        corpus = corpus or corpora.GovReport(learn="summary", max_report_tokens=15_000, max_summary_tokens=1_000)
         reports = corpus.of_reports()
         super().__init__(corpus, {"gov_report": Perplexity(reports, "test", context_lengths, stride)}, **options)
 

@@ -66,6 +66,8 @@ def _show(store: TokenStore) -> None:
             table.add_row(f"from {source} ({share} of tokens)", f"{count['documents']:,}", f"{count['tokens']:,}")
     table.add_section()
     table.add_row("in the store", f"{documents['kept']:,}", f"{manifest['tokens']:,}")
+    for part, number in documents["cut"].items():
+        table.add_row(f"of these with the {part} cut", f"{number:,}", "")
     for reason, number in documents["dropped"].items():
         table.add_row(f"left out: {reason}", f"{number:,}", "")
     table.add_row("read", f"{documents['read']:,}", "")

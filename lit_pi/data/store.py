@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lit_pi.errors import UserError
 
-FORMAT = 2
+FORMAT = 3
 """Version of the files below."""
 
 MANIFEST = "manifest.json"
@@ -137,6 +137,7 @@ class Batch(NamedTuple):
         lengths: tokens of each document.
         document_bytes: UTF-8 bytes of each document.
         dropped: documents left out among them, by reason.
+        cut: documents that lost tokens to a limit of the corpus, by the part that did.
     """
 
     ids: list[str]
@@ -146,6 +147,7 @@ class Batch(NamedTuple):
     prompt_tokens: NDArray[np.int64]
     sources: list[str]
     dropped: Counter[str]
+    cut: Counter[str]
 
 
 class StoreWriter:
@@ -167,7 +169,7 @@ class StoreWriter:
 
     def __init__(self, directory: Path, description: dict[str, Any]) -> None:
         self.directory = directory
-        counts = {"read": 0, "kept": 0, "dropped": {}}
+        counts = {"read": 0, "kept": 0, "dropped": {}, "cut": {}}
         nothing = {"documents": counts, "tokens": 0, "bytes": 0, "id_bytes": 0, "sources": {}}
         self.manifest = {"format": FORMAT, **description, **nothing}
         if (journal := directory / MANIFEST).exists():
@@ -215,6 +217,7 @@ class StoreWriter:
                 "read": documents["read"] + len(ids) + batch.dropped.total(),
                 "kept": documents["kept"] + len(ids),
                 "dropped": dict(sorted(dropped.items())),
+                "cut": dict(sorted((Counter(documents["cut"]) + batch.cut).items())),
             },
             "tokens": self.manifest["tokens"] + len(batch.tokens),
             "bytes": self.manifest["bytes"] + int(batch.document_bytes.sum()),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -50,6 +51,21 @@ def plain_backend(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
     backend.no_padding()
     backend.encode_special_tokens = True
     return backend
+
+
+def first_tokens(backend: Tokenizer, texts: Sequence[str], max_tokens: int) -> list[str]:
+    """Texts before their token number `max_tokens`, and before a character that this token has a part of.
+
+    Args:
+        backend: encodes them (see `plain_backend`).
+        texts: to cut.
+        max_tokens: that stay of each, at most.
+    """
+    encodings = backend.encode_batch(texts, add_special_tokens=False)
+    return [
+        text[: encoding.offsets[max_tokens][0]] if len(encoding) > max_tokens else text
+        for text, encoding in zip(texts, encodings, strict=True)
+    ]
 
 
 def _byte_tokenizer() -> PreTrainedTokenizerFast:

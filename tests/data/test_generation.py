@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lit_pi.batches import Decoding
 from lit_pi.data.generation import GenerationBatches, PromptEncoder, Sample, continuation
-from lit_pi.data.tokenizer import load_tokenizer
+from lit_pi.data.tokenizer import first_tokens, load_tokenizer, plain_backend
 
 TEXT = "The naïve façade – 今日は – cost 10 € in all. "
 
@@ -26,16 +26,16 @@ def metaspace() -> PreTrainedTokenizerFast:
 @pytest.mark.parametrize("make", [lambda: load_tokenizer("bytes"), metaspace], ids=["bytes", "metaspace"])
 def test_a_cut_text_is_its_first_tokens_with_whole_characters(make: type) -> None:
     tokenizer = make()
-    encoder = PromptEncoder(tokenizer)
+    encoder, backend = PromptEncoder(tokenizer), plain_backend(tokenizer)
     (whole,) = encoder.prompts([TEXT], "")
     for tokens in range(1, len(whole) + 2):
-        (cut,) = encoder.cut([TEXT], tokens, "")
+        (cut,) = first_tokens(backend, [TEXT], tokens)
         assert TEXT.startswith(cut)
         (encoded,) = encoder.prompts([cut], "")
         assert len(encoded) - 1 <= tokens  # beside <bos>
         (longer,) = encoder.prompts([TEXT[: len(cut) + 1]], "")
         assert cut == TEXT or len(longer) - 1 > tokens or make is metaspace  # whose next word may be one token more
-    assert encoder.cut([TEXT, "", TEXT[:3]], 1000, "") == [TEXT, "", TEXT[:3]]
+    assert first_tokens(backend, [TEXT, "", TEXT[:3]], 1000) == [TEXT, "", TEXT[:3]]
 
 
 def test_settings_that_calls_of_a_tokenizer_leave_behind_do_not_matter(

@@ -34,7 +34,7 @@ def test_the_manifest_adds_up_and_is_shown(
     (directory,) = store_cache.glob("stores/text_files-train-????????????????")
     manifest = TokenStore(directory).manifest
     documents, sources = manifest["documents"], manifest["sources"]
-    assert documents == {"read": 8, "kept": 6, "dropped": {"shorter than 5 bytes": 2}}
+    assert documents == {"read": 8, "kept": 6, "dropped": {"shorter than 5 bytes": 2}, "cut": {}}
     assert sum(source["documents"] for source in sources.values()) == documents["kept"]
     assert sum(source["tokens"] for source in sources.values()) == manifest["tokens"] == manifest["bytes"]
     assert manifest["bytes"] == 2 * (4 * len(TEXT.encode()) + 5)

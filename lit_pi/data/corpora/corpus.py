@@ -2,11 +2,13 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 Split = Literal["train", "validation", "test"]
+FirstTokens = Callable[[Sequence[str], int], list[str]]
+"""Texts, and how many tokens stay of each at most: what the tokenizer at hand makes of a limit."""
 
 
 class Document(NamedTuple):
@@ -17,12 +19,14 @@ class Document(NamedTuple):
         text: all of it.
         source: the part of the corpus it comes from, where the corpus has named parts.
         prompt: what stands before the text and is read but not learnt.
+        cut: names of its parts that lost tokens to a limit of the corpus.
     """
 
     id: str
     text: str
     source: str = ""
     prompt: str = ""
+    cut: tuple[str, ...] = ()
 
 
 class Dropped(NamedTuple):
@@ -60,6 +64,15 @@ class Corpus(ABC):
         Raises:
             UserError: the split is missing, or a document cannot be read.
         """
+
+    def limited(self, documents: list[Document], first_tokens: FirstTokens) -> list[Document]:
+        """Documents whose parts have no more tokens than the corpus allows; as they are by default.
+
+        Args:
+            documents: some of the corpus.
+            first_tokens: cuts texts to a number of tokens.
+        """
+        return documents
 
     @abstractmethod
     def fingerprint(self, split: Split) -> dict[str, Any]:

@@ -2,15 +2,21 @@
 
 from typing import Any, ClassVar, Literal
 
-from lit_pi.data.corpora.corpus import Document, Dropped, Split
+from lit_pi.data.corpora.corpus import Document, Dropped, FirstTokens, Split
 from lit_pi.data.corpora.readers import Reading, Record, Undecodable
 from lit_pi.data.corpora.text_files import Files, TextFiles
+from lit_pi.errors import UserError
 
 HUB = "hf://datasets/ccdv/govreport-summarization@refs/convert/parquet/document"
 BEFORE, AFTER = (
     "Read the following article and then summarize it.\n",
     "\nNow summarize the above article.\nSummary:",
 )
+
+
+def report_of(document: Document) -> str:
+    """The report in a prompt."""
+    return document.prompt.removeprefix(BEFORE).removesuffix(AFTER)
 
 
 class GovReport(TextFiles):
@@ -24,6 +30,11 @@ class GovReport(TextFiles):
         test: likewise; 973 reports.
         learn: `report` makes the report a document; `summary` makes report and instruction its prompt, which is read
             but not learnt, and the summary its text.
+        max_report_tokens: of each report, its first ones (15,000 in the paper); None for all.
+        max_summary_tokens: of each summary that is learnt, its first ones (1,000 in the paper); None for all.
+
+    Raises:
+        UserError: a limit is less than 1, or there is one on summaries that are not learnt.
     """
 
     bring: ClassVar[str] = (
@@ -37,9 +48,19 @@ class GovReport(TextFiles):
         validation: Files | None = f"{HUB}/validation/*.parquet",
         test: Files | None = f"{HUB}/test/*.parquet",
         learn: Literal["report", "summary"] = "report",
+        max_report_tokens: int | None = None,
+        max_summary_tokens: int | None = None,
     ) -> None:
         super().__init__(train, validation, test, text_field="report")
+        limits = {"max_report_tokens": max_report_tokens, "max_summary_tokens": max_summary_tokens}
+        for limit, value in limits.items():
+            if value is not None and value < 1:
+                raise UserError(f"{limit} of GovReport is {value}: it must be 1 or more, or null for all tokens")
+        if max_summary_tokens is not None and learn == "report":
+            raise UserError("max_summary_tokens of GovReport limits summaries: set learn: summary, or leave it out")
         self.learn = learn
+        self.max_report_tokens = max_report_tokens
+        self.max_summary_tokens = max_summary_tokens
 
     @property
     def name(self) -> str:
@@ -51,8 +72,28 @@ class GovReport(TextFiles):
         return GovReport(self.files["train"], self.files["validation"], self.files["test"])
 
     def fingerprint(self, split: Split) -> dict[str, Any]:
-        """With what is learnt."""
-        return super().fingerprint(split) | {"learn": self.learn}
+        """With what is learnt, and the limits."""
+        limits = {"max_report_tokens": self.max_report_tokens, "max_summary_tokens": self.max_summary_tokens}
+        return super().fingerprint(split) | {"learn": self.learn, **limits}
+
+    def limited(self, documents: list[Document], first_tokens: FirstTokens) -> list[Document]:
+        """Reports and summaries cut to their first tokens; a report's instruction stays whole."""
+        if self.max_report_tokens is not None:
+            reports = [document.text if self.learn == "report" else report_of(document) for document in documents]
+            cut = zip(documents, reports, first_tokens(reports, self.max_report_tokens), strict=True)
+            documents = [document if new == old else self._with(document, new) for document, old, new in cut]
+        if self.max_summary_tokens is not None:
+            summaries = first_tokens([document.text for document in documents], self.max_summary_tokens)
+            documents = [
+                document if new == document.text else document._replace(text=new, cut=(*document.cut, "summary"))
+                for document, new in zip(documents, summaries, strict=True)
+            ]
+        return documents
+
+    def _with(self, document: Document, report: str) -> Document:
+        """A document whose report was cut."""
+        own = {"text": report} if self.learn == "report" else {"prompt": f"{BEFORE}{report}{AFTER}"}
+        return document._replace(cut=("report",), **own)
 
     def _document(self, record: Record | Undecodable, source: str) -> Document | Dropped:
         document = super()._document(record, source)

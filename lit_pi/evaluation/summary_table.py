@@ -1,0 +1,33 @@
+"""A table of summaries in Parquet: what a model wrote for each document and seed, and what it comes to."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+
+from lit_pi.evaluation.summaries import SummaryMeasures, WrittenSummary
+
+
+def write_summaries(
+    path: Path, summaries: Sequence[WrittenSummary], ids: Sequence[str], seeds: Sequence[int], texts: Sequence[str]
+) -> None:
+    """Write a row for each summary; the file is whole at any instant.
+
+    Its columns are `id` of the document, `seed`, the measures of `SummaryMeasures` and the `summary`.
+
+    Args:
+        path: of the table.
+        summaries: that were written.
+        ids: of each one's document.
+        seeds: of each one.
+        texts: of each one.
+    """
+    columns: dict[str, Sequence] = {"id": ids, "seed": seeds}
+    for place, name in enumerate(SummaryMeasures._fields):
+        columns[name] = [summary.measures[place] for summary in summaries]
+    columns["summary"] = texts
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f"{path.name}.new")
+    pyarrow.parquet.write_table(pyarrow.table(columns), beside)
+    beside.replace(path)
