@@ -150,7 +150,9 @@ class SummaryScores(Metric):
             token_ids: 0 after a summary's end.
         """
         self.written.index_add_(0, indices, torch.ones_like(indices))
-        self.measures.index_copy_(0, indices, torch.tensor(measures).to(self.measures))
+        # A batch may hold nothing but rows that fill up.
+        values = torch.tensor(measures).to(self.measures).reshape(-1, len(SummaryMeasures._fields))
+        self.measures.index_copy_(0, indices, values)
         self.token_ids.index_copy_(0, indices, token_ids)
 
     def compute(self) -> list[WrittenSummary]:

@@ -75,6 +75,7 @@ def test_batches_and_their_order_do_not_matter() -> None:
     found = []
     for order in ([range(8)], [(7, 2), (0,), (5, 1, 3)]):
         scores = SummaryScores(8, 3)
+        scores.update(torch.empty(0, dtype=torch.long), [], tokens[:0])
         for rows in order:
             scores.update(torch.tensor(list(rows)), [all_measures[row] for row in rows], tokens[list(rows)])
         found.append(scores.compute())
