@@ -48,6 +48,7 @@ from lit_pi.export import export
 from lit_pi.models.checkpoint import checkpoints_of, newest_checkpoint
 from lit_pi.module import ADAMW, WARMUP, LitLlama
 from lit_pi.parallel.checkpoint_io import AtomicCheckpointIO
+from lit_pi.planning import PlanningTrainer
 
 LAST = "last"
 """What `--ckpt_path` takes for the newest complete checkpoint of the run directory."""
@@ -108,12 +109,13 @@ class RunConfig(SaveConfigCallback):
 
 
 class LitPiCLI(LightningCLI):
-    """`lit-pi fit | validate | test | predict`, driven by YAML, and the `COMMANDS`, which need no Trainer."""
+    """`lit-pi fit | validate | test | predict | plan`, driven by YAML, and the `COMMANDS`, which need no Trainer."""
 
     def __init__(self, args: ArgsType = None) -> None:
         super().__init__(
             LitLlama,
             LongContextData,
+            trainer_class=PlanningTrainer,
             save_config_callback=RunConfig,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={
@@ -141,7 +143,9 @@ class LitPiCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """Lightning's subcommands that lit_pi has, and the arguments it fills in itself."""
         offered = LightningCLI.subcommands()
-        return {name: offered[name] for name in ("fit", "validate", "test", "predict")}
+        return {name: offered[name] for name in ("fit", "validate", "test", "predict")} | {
+            "plan": {"model", "datamodule", "verify"}
+        }
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the command line, with presets named by their path under `configs/`."""
@@ -169,6 +173,16 @@ class LitPiCLI(LightningCLI):
                 subparser.add_argument(f"--{flag}", action="store_true", help=described[flag])
             parser._subcommands_action.add_subcommand(name, subparser, help=text.short_description)
 
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "plan":
+            text = {
+                each.arg_name: each.description for each in parse_docstring(PlanningTrainer.plan.__doc__ or "").params
+            }
+            parser.add_argument("--verify", action="store_true", help=text["verify"])
+            self._subcommand_method_arguments[subcommand].append("verify")
+        return parser
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add checkpointing, the guard, and the paper's optimizer as defaults that YAML can override."""
         parser.add_lightning_class_args(Checkpoint, "checkpoint")
@@ -192,6 +206,8 @@ class LitPiCLI(LightningCLI):
         config = self.config[self.subcommand]
         config.trainer.default_root_dir = config.trainer.default_root_dir or f"runs/{datetime.now():%Y%m%d-%H%M%S}"
         run = Path(config.trainer.default_root_dir)
+        if self.subcommand == "plan":
+            return
         if config.ckpt_path == LAST:
             config.ckpt_path = str(newest_checkpoint(run))
         elif config.ckpt_path is not None and not Path(config.ckpt_path).exists():
@@ -255,5 +271,5 @@ def run() -> None:
             raise
         print(f"lit-pi: error: {mistake}", file=sys.stderr)
         sys.exit(2)
-    if cli.trainer.is_global_zero:
+    if cli.trainer.is_global_zero and cli.subcommand != "plan":
         print(f"Run directory: {cli.trainer.default_root_dir}")

@@ -24,6 +24,10 @@ class ModelSource(ABC):
         """The model in torch's default dtype, and its rotary embedding before any extension."""
 
     @abstractmethod
+    def skeleton(self) -> tuple[PreTrainedModel, Rope]:
+        """The same with weights of any value, none of which is read."""
+
+    @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Where the weights come from, as it goes into results."""
 
@@ -50,6 +54,10 @@ class FromScratch(ModelSource):
     def build(self) -> tuple[PreTrainedModel, Rope]:
         """Weights drawn by transformers' initialisation, from torch's global generator."""
         return _from_config(self.config), rope_of(self.config)
+
+    def skeleton(self) -> tuple[PreTrainedModel, Rope]:
+        """The same as `build`."""
+        return self.build()
 
     def describe(self) -> dict[str, Any]:
         """The fields of the config that differ from `LlamaConfig`'s defaults."""
@@ -102,12 +110,31 @@ class Pretrained(ModelSource):
                 attn_implementation=ATTENTION,
             )
         except (OSError, ValueError) as error:
-            where = "in this directory" if path.is_dir() else "on this machine or on the hub"
-            raise UserError(
-                f"cannot load the model {self.path}: nothing that transformers can read is {where} "
-                f"({str(error).splitlines()[0]})"
-            ) from error
+            raise self._unreadable(path, error) from error
         return llm, rope_of(config, self.original_context)
+
+    def skeleton(self) -> tuple[PreTrainedModel, Rope]:
+        """A model of the config of the directory, checkpoint or hub id.
+
+        Raises:
+            UserError: there is none.
+        """
+        path = self._place()
+        if path.is_file():
+            config = read_checkpoint(path).config
+            return _from_config(config), rope_of(config)
+        try:
+            config = AutoConfig.from_pretrained(path)
+        except (OSError, ValueError) as error:
+            raise self._unreadable(path, error) from error
+        return _from_config(config), rope_of(config, self.original_context)
+
+    def _unreadable(self, path: Path, error: Exception) -> UserError:
+        where = "in this directory" if path.is_dir() else "on this machine or on the hub"
+        return UserError(
+            f"cannot load the model {self.path}: nothing that transformers can read is {where} "
+            f"({str(error).splitlines()[0]})"
+        )
 
     def origin(self) -> dict[str, Any]:
         """The arguments with which the same weights are found from any directory, now and after further training."""

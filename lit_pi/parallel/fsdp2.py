@@ -37,9 +37,10 @@ class FSDP2(ModelParallelStrategy):
             process_group_backend=process_group_backend,
         )
         self.compute_dtype: torch.dtype = getattr(torch, compute_dtype)
+        self.reduce_dtype: torch.dtype = getattr(torch, reduce_dtype)
         self._policy = MixedPrecisionPolicy(
             param_dtype=self.compute_dtype,
-            reduce_dtype=getattr(torch, reduce_dtype),
+            reduce_dtype=self.reduce_dtype,
             cast_forward_inputs=False,
         )
 

@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "parallel": {"errors", "positions", "models"},
     "export": {"errors", "positions", "models", "data", "evaluation"},
     "module": {"errors", "positions", "models", "parallel", "batches"},
+    "planning": {"errors", "batches", "data", "models", "parallel", "module"},
     "callbacks": {"errors", "batches", "positions", "theory", "evaluation", "data", "models", "parallel", "module"},
 }
 """What each room may import beside itself; `cli` and `__main__` may import everything, and nothing imports them."""

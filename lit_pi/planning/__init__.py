@@ -1,0 +1,5 @@
+"""What a training run will need, before it runs."""
+
+from lit_pi.planning.trainer import PlanningTrainer
+
+__all__ = ["PlanningTrainer"]

@@ -1,0 +1,78 @@
+"""How a parallelism and a device lay a step's memory out, where it differs from one process on a CPU."""
+
+from typing import NamedTuple
+
+import torch
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+
+from lit_pi.models import LanguageModel
+from lit_pi.parallel import FSDP2
+from lit_pi.planning.ledger import Part
+
+STATES = (Part.WEIGHTS, Part.GRADIENTS, Part.OPTIMIZER)
+
+CUBLAS_WORKSPACE = 32 * 2**20
+"""Bytes that torch gives cuBLAS on Hopper GPUs (8 MiB on older ones)."""
+
+
+class Layout(NamedTuple):
+    """What each device holds.
+
+    Attributes:
+        shares: bytes on a device for each byte of a part in that step.
+        forward: bytes beside them in the forward pass.
+        backward: bytes beside them in the backward pass.
+    """
+
+    shares: dict[Part, float]
+    forward: int
+    backward: int
+
+
+def layout(
+    model: LanguageModel, strategy: Strategy, world: int, master: torch.dtype, on_gpu: bool, tokens: int
+) -> Layout:
+    """The layout of a model of any dtype.
+
+    FSDP2: states are sharded in the master dtype. Gathered in the compute dtype are the root's own weights (from the
+    forward's start to the backward's end), the layer at work and the one that arrives meanwhile; gradients of a layer
+    or the root stand whole in the compute dtype and once more in the dtype that is reduced.
+    DDP: gradients stand in buckets too.
+    GPU: FlashAttention-2 and cuDNN sum the queries' gradients in float32, beside one float32 a query and head.
+
+    Args:
+        model: what trains.
+        strategy: Lightning's.
+        world: devices.
+        master: dtype of the weights that the optimizer changes.
+        on_gpu: whether the devices are GPUs.
+        tokens: of a batch on one device.
+    """
+    kernels = 0
+    if on_gpu:
+        config = model.llm.config
+        heads = config.num_attention_heads
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+        kernels = tokens * heads * (head_dim + 1) * 4
+    fixed = CUBLAS_WORKSPACE if on_gpu else 0
+    if not isinstance(strategy, FSDP2):
+        shares = {Part.GRADIENTS: 2.0} if isinstance(strategy, DDPStrategy) else {}
+        return Layout(shares, fixed, fixed + kernels)
+    compute, reduced = strategy.compute_dtype, strategy.reduce_dtype
+    layers = [_sizes(layer) for layer in model.decoder_layers]
+    largest, trained = max(size for size, _ in layers), max(size for _, size in layers)
+    whole, whole_trained = _sizes(model)
+    root, root_trained = (
+        whole - sum(size for size, _ in layers),
+        whole_trained - sum(size for _, size in layers),
+    )
+    gathered = (root + 2 * largest) * compute.itemsize
+    gradients = max(trained, root_trained) * (compute.itemsize + reduced.itemsize)
+    share = master.itemsize / compute.itemsize / world
+    return Layout(dict.fromkeys(STATES, share), fixed + gathered, fixed + gathered + gradients + kernels)
+
+
+def _sizes(module: torch.nn.Module) -> tuple[int, int]:
+    """Parameters, and those that train."""
+    parameters = list(module.parameters())
+    return sum(each.numel() for each in parameters), sum(each.numel() for each in parameters if each.requires_grad)

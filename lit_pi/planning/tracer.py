@@ -1,0 +1,171 @@
+"""A training step of the real model, on tensors without data."""
+
+from collections import Counter
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.optim import Optimizer
+
+from lit_pi.batches import IGNORE, TrainingBatch
+from lit_pi.data import LongContextData
+from lit_pi.models import LanguageModel
+from lit_pi.module import LitLlama
+from lit_pi.parallel import FSDP2
+from lit_pi.planning.layout import layout
+from lit_pi.planning.ledger import Ledger, Part, Work
+
+WEIGHTS = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
+"""Dtypes of weights by Lightning's precision, float32 for all others."""
+
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+class Trace(NamedTuple):
+    """What one device holds and does in a step.
+
+    Attributes:
+        context_length: tokens of a sequence.
+        peak: bytes by part when most are held.
+        work: FLOP and bytes.
+    """
+
+    context_length: int
+    peak: dict[Part, float]
+    work: Counter[Work]
+
+    @property
+    def bytes(self) -> float:
+        """Held at the peak."""
+        return sum(self.peak.values())
+
+
+class Tracer:
+    """Runs steps as `fit` would: the model with its activation checkpointing and adapter, and its optimizer.
+
+    torch's fake tensors run the operations of a CPU; `layout` adds what differs on GPUs and under a parallelism.
+
+    Args:
+        trainer: says precision, parallelism and devices.
+        module: says everything about the model.
+        data: says the batches.
+
+    Attributes:
+        model: without data.
+        dtype: of the computation.
+    """
+
+    def __init__(self, trainer: Trainer, module: LitLlama, data: LongContextData) -> None:
+        self._module = module
+        self._data = data
+        self._strategy = trainer.strategy
+        self._accumulates = trainer.accumulate_grad_batches > 1
+        self._world = trainer.num_nodes * trainer.num_devices
+        precision = str(trainer.precision)
+        self._master = WEIGHTS.get(precision, torch.float32)
+        self._autocast = AUTOCAST.get(precision)
+        weights = self._strategy.compute_dtype if isinstance(self._strategy, FSDP2) else self._master
+        self.dtype = self._autocast or weights
+        self._device = self._strategy.root_device
+        self._fake = FakeTensorMode(allow_non_fake_inputs=True)
+        self.model = self._build(weights)
+        with self._fake:
+            _materialise(self.model)
+            self._optimizer: Optimizer = module.make_optimizer(
+                each for each in self.model.parameters() if each.requires_grad
+            )
+        for group in self._optimizer.param_groups:
+            # What torch chooses on GPUs, with tensors between that its loop on CPUs does not have.
+            if self._device.type == "cuda" and not group.get("fused") and group.get("foreach", False) is None:
+                group["foreach"] = True
+
+    def _build(self, weights: torch.dtype) -> LanguageModel:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(weights)
+        try:
+            with torch.device("meta"):
+                llm, rope = self._module.source.skeleton()
+            model = LanguageModel(llm, self._module.position, rope).train()
+            if self._module.adapter is not None:
+                with torch.device("meta"):
+                    self._module.adapter.install(model)
+        finally:
+            torch.set_default_dtype(before)
+        self._module.activation_checkpointing.install(model)
+        return model
+
+    def step(self, context_length: int) -> Trace:
+        """The second step of a run at this many tokens, with the states that the first one made."""
+        tokens = self._data.batch_size * context_length
+        on_gpu = self._device.type == "cuda"
+        shares, forward, backward = layout(self.model, self._strategy, self._world, self._master, on_gpu, tokens)
+        parameters = list(self.model.parameters())
+        trained = [each for each in parameters if each.requires_grad]
+        ledger = Ledger(self.model.llm.config.vocab_size, shares)
+        hooks = [
+            each.register_post_accumulate_grad_hook(lambda done: ledger.own(Part.GRADIENTS, [_gradient(done)]))
+            for each in trained
+        ]
+        with self._fake, ledger:
+            ledger.own(Part.WEIGHTS, parameters)
+            for start in (False, True):
+                if start:
+                    ledger.start()
+                with ledger.phase(Part.ACTIVATIONS, {Part.WORKSPACE: forward}):
+                    loss = self._loss(context_length)
+                with ledger.phase(Part.WORKSPACE, {Part.WORKSPACE: backward}):
+                    loss.backward()
+                with ledger.phase(Part.OPTIMIZER):
+                    self._optimizer.step()
+                    ledger.own(Part.OPTIMIZER, _tensors(self._optimizer))
+                if start or not self._accumulates:
+                    self._optimizer.zero_grad()
+                del loss
+        for hook in hooks:
+            hook.remove()
+        return Trace(context_length, ledger.peak, ledger.work)
+
+    def _loss(self, context_length: int) -> Tensor:
+        batch = self._batch(context_length)
+        autocast = torch.autocast("cpu", self._autocast) if self._autocast else nullcontext()
+        with autocast:
+            token_nll = self.model(
+                batch.input_ids,
+                batch.targets,
+                position_ids=batch.position_ids,
+                document_ids=batch.document_ids,
+                context_length=self._module.train_positions.context_length(context_length),
+            )
+        return token_nll.sum() / (batch.targets != IGNORE).sum().clamp(min=1)
+
+    def _batch(self, context_length: int) -> TrainingBatch:
+        ids = torch.zeros(self._data.batch_size, context_length, dtype=torch.long)
+        # FlexAttention isolates documents without a matrix of all pairs of tokens.
+        matrix = self._data.packing == "packed" and not self.model.isolates_by_blocks(self._device)
+        return TrainingBatch(ids, ids.clone(), ids.clone(), ids.clone() if matrix else None)
+
+
+def _materialise(model: nn.Module) -> None:
+    """Move a model from the meta device; `Module.to_empty` would tear tied parameters apart."""
+    moved: dict[Tensor, nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter not in moved:
+                empty = torch.empty_like(parameter, device="cpu")
+                moved[parameter] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
+            setattr(module, name, moved[parameter])
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, torch.empty_like(buffer, device="cpu"))
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
+
+
+def _tensors(optimizer: Optimizer) -> list[Tensor]:
+    states: list[dict[str, Any]] = list(optimizer.state.values())
+    return [value for state in states for value in state.values() if isinstance(value, Tensor)]

@@ -1,0 +1,92 @@
+"""Lightning's Trainer, which also plans."""
+
+from lightning.pytorch import Trainer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from lit_pi.data import LongContextData
+from lit_pi.errors import UserError
+from lit_pi.module import LitLlama
+from lit_pi.planning.measure import StepMeter
+from lit_pi.planning.plan import TRACES, Plan, memory_of, search, seconds
+from lit_pi.planning.rates import rates
+from lit_pi.planning.tracer import Tracer
+
+GIB = 2**30
+
+
+class PlanningTrainer(Trainer):
+    """Lightning's Trainer with `plan` beside `fit`."""
+
+    def plan(
+        self, model: LitLlama, datamodule: LongContextData, verify: bool = False, memory_gib: float | None = None
+    ) -> Plan:
+        """Predict the memory and time of a training step, and the longest context that fits.
+
+        Args:
+            model: what `fit` would train.
+            datamodule: with which batches.
+            verify: run two steps and show what was measured beside what was predicted.
+            memory_gib: GiB of a device; what it has by default.
+
+        Raises:
+            UserError: `memory_gib` is not positive.
+        """
+        if memory_gib is not None and memory_gib <= 0:
+            raise UserError(f"memory_gib is {memory_gib:g}: it must be positive, as the memory of a device is")
+        device = self.strategy.root_device
+        memory = memory_of(device) if memory_gib is None else memory_gib * GIB
+        with Progress(disable=not self.is_global_zero, transient=True) as progress:
+            task = progress.add_task("Tracing steps", total=TRACES + 1)
+            tracer = Tracer(self, model, datamodule)
+            trace = tracer.step(datamodule.context_length)
+            traces = [trace]
+            progress.advance(task)
+            for longer in search(tracer, trace, memory):
+                traces.append(longer)
+                progress.advance(task)
+        tokens = datamodule.batch_size * datamodule.context_length
+        config, head_dim = tracer.model.llm.config, tracer.model.rope.head_dim
+        plan = Plan(
+            context_length=datamodule.context_length,
+            tokens=tokens,
+            peak=trace.peak,
+            seconds=seconds(trace, rates(config, head_dim, tokens, tracer.dtype, device)),
+            memory=memory,
+            longest=max((each.context_length for each in traces if each.bytes <= memory), default=0),
+        )
+        meter = self._two_steps(model, datamodule) if verify else None
+        if self.is_global_zero:
+            Console().print(table(plan, meter))
+        return plan
+
+    def _two_steps(self, model: LitLlama, datamodule: LongContextData) -> StepMeter:
+        meter = StepMeter()
+        self.callbacks, self.loggers = [meter], []
+        self.fit_loop.epoch_loop.max_steps = 2
+        self.limit_val_batches = self.num_sanity_val_steps = 0
+        self.fit(model, datamodule)
+        return meter
+
+
+def table(plan: Plan, meter: StepMeter | None) -> Table:
+    """A plan, beside what was measured."""
+    total = sum(plan.peak.values())
+    unit, size_of_unit = ("GiB", GIB) if total >= GIB else ("MiB", GIB / 1024)
+    shown = Table(title=f"A step of {plan.tokens:,} tokens on each device, sequences of {plan.context_length:,}")
+    shown.add_column("")
+    for name in ("predicted", "measured", "difference")[: 1 if meter is None else 3]:
+        shown.add_column(name, justify="right")
+    for part, size in plan.peak.items():
+        shown.add_row(part, f"{size / size_of_unit:,.2f} {unit}")
+    shown.add_section()
+    for name, kind, predicted, measured in (
+        ("memory at the peak", unit, total / size_of_unit, None if meter is None else meter.bytes / size_of_unit),
+        ("step", "s", plan.seconds, None if meter is None else meter.seconds),
+    ):
+        cells = [] if measured is None else [f"{measured:,.2f} {kind}", f"{predicted / measured - 1:+.0%}"]
+        shown.add_row(name, f"{predicted:,.2f} {kind}", *cells)
+    shown.add_row("tokens a second", f"{plan.tokens / plan.seconds:,.0f}")
+    shown.add_row(f"longest context in {plan.memory / GIB:,.1f} GiB", f"{plan.longest:,} tokens")
+    return shown

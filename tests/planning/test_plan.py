@@ -1,0 +1,146 @@
+"""What is predicted of a step is what a step needs."""
+
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from lightning.pytorch import Trainer
+from strategies import STRATEGIES
+from transformers import LlamaConfig
+
+from lit_pi.cli import LitPiCLI
+from lit_pi.data import LongContextData
+from lit_pi.models import FromScratch, LoRA, Pretrained
+from lit_pi.models.activation_checkpointing import ActivationCheckpointing
+from lit_pi.module import LitLlama
+from lit_pi.parallel import FSDP2
+from lit_pi.planning.ledger import Part, Work
+from lit_pi.planning.plan import search
+from lit_pi.planning.tracer import Trace, Tracer
+from lit_pi.positions import Extrapolate, PositionStrategy
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+HIDDEN, WIDE, LAYERS, VOCABULARY, TOKENS = 128, 256, 3, 300, 256
+LONG, HEADS = 4096, 2
+LAYER = 4 * HIDDEN**2 + 3 * HIDDEN * WIDE
+PARAMETERS = LAYERS * (LAYER + 2 * HIDDEN) + 2 * VOCABULARY * HIDDEN + HIDDEN
+
+
+def tracer(
+    position: PositionStrategy | None = None,
+    checkpointing: str = "none",
+    packing: str = "concatenated",
+    **trainer: object,
+) -> Tracer:
+    config = {
+        "vocab_size": VOCABULARY, "hidden_size": HIDDEN, "intermediate_size": WIDE, "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS, "max_position_embeddings": 64,
+    }  # fmt: skip
+    module = LitLlama(
+        FromScratch(config=config),
+        position or Extrapolate(),
+        activation_checkpointing=ActivationCheckpointing(checkpointing),
+    )
+    options = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False} | trainer
+    return Tracer(Trainer(**options), module, LongContextData(packing=packing))
+
+
+def test_states_and_products_are_what_they_are_by_hand() -> None:
+    trace = tracer().step(TOKENS)
+    assert trace.peak[Part.WEIGHTS] == 4 * PARAMETERS
+    moments = 2 * trace.peak[Part.WEIGHTS]
+    assert moments <= trace.peak[Part.OPTIMIZER] < moments + 1000
+    # Backward twice the forward; logits are computed again there (linear_cross_entropy).
+    products = 3 * 2 * TOKENS * (LAYERS * LAYER + VOCABULARY * HIDDEN) + 2 * TOKENS * VOCABULARY * HIDDEN
+    assert trace.work[Work.PRODUCTS] == products
+    # Dao 2023 (FlashAttention-2), section 4.1: 4 T^2 d a head forward, 2.5 times that backward, half of it causal.
+    assert trace.work[Work.ATTENTION] == pytest.approx(LAYERS * 3.5 * 4 * TOKENS**2 * HIDDEN / 2)
+
+
+def test_accumulated_gradients_stay() -> None:
+    one, several = (tracer(accumulate_grad_batches=number).step(TOKENS) for number in (1, 2))
+    assert several.peak[Part.GRADIENTS] == pytest.approx(one.peak[Part.GRADIENTS] + 4 * PARAMETERS, rel=0.2)
+
+
+def test_checkpointing_and_documents_are_seen() -> None:
+    full, kept, everything, masked = (
+        tracer(checkpointing=mode, packing=packing).step(LONG).bytes
+        for mode, packing in (
+            ("full", "concatenated"), ("attention_saved", "concatenated"), ("none", "concatenated"), ("none", "packed"),
+        )
+    )  # fmt: skip
+    assert full < kept < everything < masked
+    # Outputs and a logarithm a query and head; the layer that runs again at the peak has its own either way.
+    assert kept - full == (LAYERS - 1) * LONG * (HIDDEN + HEADS) * 4
+
+
+def test_shards_and_precision_divide_states() -> None:
+    assert tracer(precision="bf16-true").step(TOKENS).peak[Part.WEIGHTS] == 2 * PARAMETERS
+    for world in (1, 4):
+        # Without `Trainer.fit` no process is started.
+        found = tracer(strategy=FSDP2(), devices=world).step(TOKENS).peak
+        assert found[Part.WEIGHTS] == 4 * PARAMETERS / world
+        assert found[Part.OPTIMIZER] == pytest.approx(8 * PARAMETERS / world, rel=0.01)
+
+
+def test_an_adapter_trains_little_and_tied_weights_count_once(tmp_path: Path) -> None:
+    config = LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=HIDDEN, intermediate_size=WIDE, num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS, max_position_embeddings=64, tie_word_embeddings=True,
+    )  # fmt: skip
+    config.save_pretrained(tmp_path)
+    module = LitLlama(
+        Pretrained(str(tmp_path)), Extrapolate(), adapter=LoRA(4, train_embeddings=False, train_norms=False)
+    )
+    trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
+    peak = Tracer(trainer, module, LongContextData(packing="concatenated")).step(TOKENS).peak
+    adapters = LAYERS * 4 * 2 * 4 * HIDDEN
+    assert peak[Part.WEIGHTS] == 4 * (PARAMETERS - VOCABULARY * HIDDEN + adapters)
+    assert peak[Part.OPTIMIZER] == pytest.approx(2 * 4 * adapters, rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["interpolate", "dynamic-ntk", "self-extend"])
+def test_every_kind_of_strategy_is_traced_and_leaves_nothing(name: str) -> None:
+    prepared = tracer(STRATEGIES[name])
+    first = prepared.step(64)
+    assert prepared.step(64).peak == first.peak
+
+
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("start", [64, 4096, 2**20])
+def test_the_longest_context_nearly_fills_the_memory(power: int, start: int) -> None:
+    def step(length: int) -> Trace:
+        return Trace(length, {Part.ACTIVATIONS: 1000 + length**power}, Counter())
+
+    memory = 1000 + 10_000**power
+    lengths = [each.context_length for each in search(SimpleNamespace(step=step), step(start), memory)]
+    longest = max(length for length in [start, *lengths] if step(length).bytes <= memory)
+    assert 0.97 * 10_000 < longest <= 10_000
+    assert not list(search(SimpleNamespace(step=step), step(start), 1000))[-1].context_length > start
+
+
+def test_prediction_is_within_15_percent_of_what_is_measured(tmp_path: Path, tiny: list[str]) -> None:
+    words = [
+        *tiny, "--model.llm.config.hidden_size=384", "--model.llm.config.intermediate_size=1024",
+        "--data.context_length=1024", "--data.packing=concatenated", "--trainer.limit_val_batches=0", "--verify",
+        "--model.activation_checkpointing.mode=attention_saved", "--memory_gib=1",
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "lit_pi", "plan", *words], check=True, capture_output=True, timeout=200, cwd=tmp_path,
+        text=True,
+    )  # fmt: skip
+    (difference,) = re.findall(r"memory at the peak.*?([+-]\d+)%", done.stdout)
+    assert abs(int(difference)) <= 15
+    (longest,) = re.findall(r"longest context in 1\.0 GiB │ *([\d,]+) tokens", done.stdout)
+    assert int(longest.replace(",", "")) > 1024
+    assert not any(tmp_path.iterdir())
+
+
+def test_memory_that_is_none_is_refused(tiny: list[str]) -> None:
+    with pytest.raises(Exception, match="memory_gib is 0: it must be positive"):
+        LitPiCLI(["plan", *tiny, "--memory_gib=0"])
