@@ -1,5 +1,7 @@
 """Perplexity against context length, of every evaluation that measures it."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -9,47 +11,138 @@ from rich.table import Table
 
 from lit_pi.batches import ScoringBatch
 from lit_pi.data.evaluations import Perplexity
+from lit_pi.evaluation.definitions import DEFINITIONS
+from lit_pi.evaluation.document_intervals import FEW_DOCUMENTS
 from lit_pi.evaluation.figures import perplexity_figure
-from lit_pi.evaluation.perplexity import CurvePoint, PerplexitySums
+from lit_pi.evaluation.paired_perplexity import KIND
+from lit_pi.evaluation.perplexity import Perplexities, measure
+from lit_pi.evaluation.position_figure import position_figure
+from lit_pi.evaluation.score_tables import write_documents, write_tokens
+from lit_pi.evaluation.token_scores import TokenScores
 from lit_pi.module import LitLlama
 
+BOS = {"every": "<bos> before every window", "first": "<bos> before first windows", "none": "no <bos>"}
+"""The rules, as a person reads them."""
 
-class PerplexityCurve(EvaluationCallback[Perplexity, PerplexitySums]):
-    """Turns the scores of validation and test into curves.
 
-    Each curve becomes a table in the terminal, scalars `NAME/perplexity/LENGTH` and a figure in TensorBoard, a
-    record with its whole protocol in `results.json`, and `figures/NAME-perplexity.png` and `.svg` beside it.
+class PerplexityCurve(EvaluationCallback[Perplexity, TokenScores]):
+    """Turns the scores of validation and test into curves, one for each definition of perplexity.
+
+    They become tables in the terminal, with 95 % intervals over documents; scalars `NAME/perplexity/LENGTH` (every
+    token counts alike) and figures of the curve and of the loss by position in TensorBoard and in `figures/`; a record
+    with the whole protocol in `results.json`; and `scores/NAME-STAGE.parquet` beside it with the sums of every
+    document, from which another run's difference follows. After a test or a validation,
+    `scores/NAME-STAGE-tokens.parquet` has the loss of every token.
     """
 
-    kind = "perplexity_curve"
+    kind = KIND
     evaluation_class = Perplexity
 
-    def metric(self, evaluation: Perplexity) -> PerplexitySums:
-        """Sums for each context length."""
-        return PerplexitySums(evaluation.plan.context_lengths)
+    def metric(self, evaluation: Perplexity) -> TokenScores:
+        """An empty store of losses."""
+        return TokenScores(evaluation.series, evaluation.lengths.tolist())
 
-    def add(self, metric: PerplexitySums, outputs: dict[str, Any], batch: ScoringBatch) -> None:
+    def add(self, metric: TokenScores, outputs: dict[str, Any], batch: ScoringBatch) -> None:
         """Add a batch of windows."""
-        metric.update(batch.spans, outputs["token_nll"], batch.targets)
+        metric.update(batch.spans, outputs["token_nll"], batch.targets, batch.scored, batch.documents, batch.begins)
 
     def publish(
-        self, trainer: Trainer, module: LitLlama, name: str, metric: PerplexitySums, record: dict[str, Any]
+        self, trainer: Trainer, module: LitLlama, name: str, metric: TokenScores, record: dict[str, Any]
     ) -> dict[str, Any]:
         """Draw and print the curve."""
-        curve = metric.compute()
-        label = f"{name}: {module.position.describe()['class']}"
-        scalars = {str(point.context_length): point.perplexity for point in curve}
-        show(trainer, f"{name}/perplexity", scalars, perplexity_figure({label: curve}, module.rope.original_context))
-        _print(name, curve, record["partial"])
-        return {"definition": "token_weighted", "curve": [point._asdict() for point in curve]}
+        evaluation, losses = self.evaluations(trainer)[name], metric.compute()
+        known = evaluation.token_bytes(trainer.datamodule.tokenizer)  # type: ignore[attr-defined]
+        found = measure(losses, evaluation.plans, evaluation.sample, known.token_bytes)
+        protocol = evaluation.describe() | module.describe()
+        label = f"{name}: {protocol['position']['class']}"
+        scalars = {str(point.context_length): point.perplexity for point in found.curve}
+        figure = perplexity_figure({label: found.curve}, module.rope.original_context)
+        show(trainer, f"{name}/perplexity", scalars, figure)
+        show(trainer, f"{name}/loss_by_position", {}, position_figure(found.positions, label))
+        _print(name, found, protocol, record["partial"], known.reason)
+        # A run that trains on has a table for each step, and token losses of none.
+        step = f"-{record['step']:06d}" if record["stage"] == "fit" else ""
+        table = Path("scores") / f"{name}-{record['stage']}{step}.parquet"
+        write_documents(Path(trainer.default_root_dir) / table, protocol["document_ids"], found.totals)
+        if record["stage"] != "fit":
+            write_tokens(Path(trainer.default_root_dir) / table.with_name(f"{table.stem}-tokens.parquet"), losses)
+        return {
+            "definition": "token_weighted",
+            "curve": [point._asdict() for point in found.curve],
+            "definitions": {key: [point._asdict() for point in points] for key, points in found.definitions.items()},
+            "context_gain": [gain._asdict() for gain in found.context_gain],
+            "positions": [
+                {"context_length": length, "buckets": [bucket._asdict() for bucket in buckets]}
+                for length, buckets in found.positions.items()
+            ],
+            "bits_per_byte_left_out": known.reason,
+            "table": table.as_posix(),
+        }
 
 
-def _print(name: str, curve: list[CurvePoint], partial: bool) -> None:
+def _print(name: str, found: Perplexities, protocol: dict[str, Any], partial: bool, no_bytes: str | None) -> None:
+    console = Console()
+    sampled = protocol["sampling"] is not None and not partial
     table = Table(title=f"{name}: perplexity{' (partial: batches were left out)' if partial else ''}")
-    for column in ("context length", "perplexity", "nats a token", "tokens scored"):
-        table.add_column(column, justify="right")
-    for point in curve:
+    intervals = ["95 % interval\nover documents", *(["95 % interval\nof all windows"] if sampled else [])]
+    for column in ("context\nlength", "perplexity", *intervals, "tokens\nscored"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for point in found.curve:
+        ends = [(point.low, point.high), *([(point.sampling_low, point.sampling_high)] if sampled else [])]
         table.add_row(
-            f"{point.context_length:,}", f"{point.perplexity:.3f}", f"{point.token_nll:.4f}", f"{point.tokens:,}"
+            f"{point.context_length:,}", f"{point.perplexity:.3f}", *(_interval(*end) for end in ends),
+            f"{point.tokens:,}",
+        )  # fmt: skip
+    console.print(table)
+    console.print(_definitions(name, found))
+    console.print(f"{name}: {_protocol(protocol)}.")
+    if no_bytes is not None:
+        console.print(f"{name}: bits per byte are left out: {no_bytes}.")
+    if (documents := protocol["documents"]) < FEW_DOCUMENTS:
+        console.print(
+            f"Warning: intervals over {documents} documents are too narrow where documents differ much: "
+            f"measure {FEW_DOCUMENTS} or more."
         )
-    Console().print(table)
+
+
+def _definitions(name: str, found: Perplexities) -> Table:
+    rows = {
+        DEFINITIONS[key].label: {point.context_length: f"{point.value:.3f}" for point in points}
+        for key, points in found.definitions.items()
+        if key != "token_weighted"
+    }
+    gains = {gain.context_length: gain for gain in found.context_gain}
+    if gains:
+        rows["context gain on common tokens (nats)"] = {length: f"{gain.gain:.4f}" for length, gain in gains.items()}
+        rows["  its 95 % interval, low"] = {length: _number(gain.low) for length, gain in gains.items()}
+        rows["  its 95 % interval, high"] = {length: _number(gain.high) for length, gain in gains.items()}
+    table = Table(title=f"{name}: other definitions")
+    table.add_column("context length", no_wrap=True)
+    for point in found.curve:
+        table.add_column(f"{point.context_length:,}", justify="right")
+    for label, cells in rows.items():
+        table.add_row(label, *(cells.get(point.context_length, "") for point in found.curve))
+    return table
+
+
+def _protocol(protocol: dict[str, Any]) -> str:
+    facts: Sequence[str] = [
+        f"every token counts alike; stride {protocol['stride']}",
+        BOS[protocol["bos"]],
+        f"{protocol['documents']:,} documents",
+        f"{protocol['attention_kernel']} attention in {protocol['compute_dtype']}",
+        "one forward for all context lengths"
+        if protocol["one_forward_for_all_context_lengths"]
+        else f"a forward for each context length, on which {protocol['position']['class']} depends",
+    ]
+    if (sampling := protocol["sampling"]) is not None:
+        facts = [*facts, f"{sampling['num_windows']:,} of {sampling['of']:,} later windows, seed {sampling['seed']}"]
+    return "; ".join(facts)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{low:.3f} to {high:.3f}"

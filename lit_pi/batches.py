@@ -1,6 +1,6 @@
 """The kinds of batch: token ids to learn from, to score, and to continue; and what continues them."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -25,12 +25,19 @@ class TrainingBatch(NamedTuple):
     document_ids: Int[Tensor, "batch seq"] | None
 
 
+Scheme = Literal["sliding", "disjoint"]
+
+
 class Span(NamedTuple):
-    """The slice `[start, stop)` of a batch's scored positions that belongs to one context length (tokens)."""
+    """The slice `[start, stop)` of a batch's scored positions that belongs to one context length (tokens).
+
+    The same tokens may be scored in windows that overlap (`sliding`) and in others that do not (`disjoint`).
+    """
 
     context_length: int
     start: int
     stop: int
+    scheme: Scheme = "sliding"
 
 
 class ScoringBatch(NamedTuple):
@@ -45,7 +52,8 @@ class ScoringBatch(NamedTuple):
         spans: which scored positions belong to which context length. A span of context length L is what a
             window cut to its first L positions scores.
         documents: index of each row's document in the evaluation, -1 for a row that only tops up the batch.
-        begins: index in the document of each row's first token.
+        begins: index in the document of what stands at each row's position 0; one less than its first token's where
+            that is `<bos>`.
         ranked: whether the targets' ranks are wanted too.
     """
 

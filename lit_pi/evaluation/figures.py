@@ -9,7 +9,7 @@ from lit_pi.evaluation.perplexity import CurvePoint
 
 
 def perplexity_figure(curves: Mapping[str, Sequence[CurvePoint]], original_context: int | None) -> Figure:
-    """Perplexity against context length, one line a curve.
+    """Perplexity against context length, one line a curve, with its 95 % interval as a band.
 
     Args:
         curves: points of each labelled curve.
@@ -18,9 +18,13 @@ def perplexity_figure(curves: Mapping[str, Sequence[CurvePoint]], original_conte
     figure = Figure(figsize=(6.4, 4.0), dpi=120, layout="constrained")
     axes = figure.add_subplot(xscale="log", yscale="log", xlabel="context length (tokens)", ylabel="perplexity")
     for index, (label, curve) in enumerate(curves.items()):
-        lengths = [point.context_length for point in curve]
+        lengths = tuple(point.context_length for point in curve)
         marker = "os^Dvp*X"[index % 8]
-        axes.plot(lengths, [point.perplexity for point in curve], marker=marker, markersize=5, label=label)
+        (line,) = axes.plot(lengths, [point.perplexity for point in curve], marker=marker, markersize=5, label=label)
+        band = [(p.context_length, p.low, p.high) for p in curve if p.low is not None and p.high is not None]
+        if band:
+            lengths, low, high = zip(*band, strict=True)
+            axes.fill_between(lengths, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
     if original_context is not None:
         axes.axvline(original_context, color="0.5", linestyle="--", linewidth=1)
         axes.annotate(

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lit_pi.batches import Span
+from lit_pi.batches import Scheme, Span
 from lit_pi.errors import UserError
 
 Item = TypeVar("Item")
@@ -45,11 +45,13 @@ class Shape(NamedTuple):
         length: positions, the shortest context length that serves all that are still needed.
         bos: whether position 0 is `<bos>`.
         positions: for each context length, the positions whose next token is scored.
+        scheme: whether the windows overlap.
     """
 
     length: int
     bos: bool
     positions: tuple[tuple[int, range], ...]
+    scheme: Scheme = "sliding"
 
     def scored(self) -> NDArray[np.int64]:
         """Positions whose next token is scored for some context length, ascending."""
@@ -58,9 +60,10 @@ class Shape(NamedTuple):
     def spans(self) -> tuple[Span, ...]:
         """Which of `scored` belong to each context length."""
         scored = self.scored()
+        ends = [np.searchsorted(scored, (positions.start, positions.stop)).tolist() for _, positions in self.positions]
         return tuple(
-            Span(context_length, *np.searchsorted(scored, (positions.start, positions.stop)).tolist())
-            for context_length, positions in self.positions
+            Span(context_length, start, stop, self.scheme)
+            for (context_length, _), (start, stop) in zip(self.positions, ends, strict=True)
         )
 
 
@@ -72,27 +75,52 @@ class WindowPlan:
         stride: tokens from one window's begin to the next.
         bos: whether `<bos>` stands before every window, the document's first one, or none, where the document's
             first token is not scored.
+        scheme: `disjoint` is a name for the largest stride, under which a window scores all that it holds.
 
     Raises:
         UserError: the stride is so large that tokens between windows would not be scored.
     """
 
-    def __init__(self, context_lengths: Sequence[int], stride: int, bos: Bos) -> None:
+    def __init__(self, context_lengths: Sequence[int], stride: int, bos: Bos, scheme: Scheme = "sliding") -> None:
         self.context_lengths = tuple(sorted(set(context_lengths)))
         self.stride = stride
         self.bos: Bos = bos
+        self.scheme: Scheme = scheme
         if not self.context_lengths or self.context_lengths[0] < 2:
             raise UserError(f"context_lengths are {list(context_lengths)}: give at least one, each 2 tokens or more")
-        largest = self.context_lengths[0] - (2 if bos == "first" else 1)
+        largest = _largest_stride(self.context_lengths[0], bos)
         if not 1 <= stride <= largest:
             raise UserError(
                 f"stride is {stride}: with context length {self.context_lengths[0]} and bos: {bos}, "
                 f"it must be from 1 to {largest} tokens, so that no token is left unscored"
             )
 
+    def disjoint(self) -> list["WindowPlan"]:
+        """For each context length, windows that follow one another: each token is scored by the one that holds it.
+
+        Without `<bos>` they share one token, which the second one needs to score its next. The last window of a
+        document is as short as what is left (lm-eval moves it back instead).
+        """
+        return [
+            WindowPlan([length], _largest_stride(length, self.bos), self.bos, "disjoint")
+            for length in self.context_lengths
+        ]
+
+    def bounds(self, context_length: int, tokens: int) -> NDArray[np.int64]:
+        """Where in a document the windows' scored tokens begin: window k scores tokens `[bounds[k], bounds[k + 1])`.
+
+        Args:
+            context_length: one of the plan's.
+            tokens: of the document.
+        """
+        numbers = np.arange(self.count(context_length, tokens), dtype=np.int64)
+        bos = (numbers == 0) if self.bos == "first" else np.full(len(numbers), self.bos == "every")
+        ends = np.minimum(numbers * self.stride + context_length - bos, tokens)
+        return np.concatenate(([int(self.bos == "none")], ends))
+
     def windows(self, document: int, tokens: int) -> Iterable[tuple[Shape, Window]]:
         """The windows of a document of so many tokens, in order."""
-        counts = [self._count(length, tokens) for length in self.context_lengths]
+        counts = [self.count(length, tokens) for length in self.context_lengths]
         for number in range(counts[0]):
             needed = [length for length, count in zip(self.context_lengths, counts, strict=True) if number < count]
             length = next((length for length in needed if self._end(length, number) >= tokens), needed[-1])
@@ -113,7 +141,8 @@ class WindowPlan:
         """The token after the last one that a window holds."""
         return number * self.stride + length - self._has_bos(number)
 
-    def _count(self, length: int, tokens: int) -> int:
+    def count(self, length: int, tokens: int) -> int:
+        """Windows of a context length that a document of so many tokens has."""
         if self._end(length, 0) >= tokens:
             return 1
         return 1 + max(1, ceil((tokens - self._end(length, 1)) / self.stride) + 1)
@@ -126,7 +155,12 @@ class WindowPlan:
             start = first_token - begin - 1 + bos  # the position before a token predicts it
             if scored := range(start, min(context_length, length) - 1):
                 positions.append((context_length, scored))
-        return Shape(length, bos, tuple(positions))
+        return Shape(length, bos, tuple(positions), self.scheme)
+
+
+def _largest_stride(context_length: int, bos: Bos) -> int:
+    """Tokens from one window to the next with which none between them is left unscored."""
+    return context_length - (2 if bos == "first" else 1)
 
 
 def plan_batches(

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -60,9 +61,13 @@ def records(run: Path) -> list[dict[str, Any]]:
     return json.loads((run / "results.json").read_text())["records"]
 
 
-def brute_force(stock: LlamaForCausalLM, documents: Path, length: int, stride: int, bos: str) -> tuple[float, int]:
-    """Mean nats a token and tokens, one window at a time with all its logits."""
-    total, count = 0.0, 0
+Windows = list[tuple[str, list[tuple[int, float]]]]
+"""For each window: its document, and the places and losses of the tokens that it scores."""
+
+
+def one_by_one(stock: LlamaForCausalLM, documents: Path, length: int, stride: int, bos: str) -> Windows:
+    """One window at a time with all its logits."""
+    windows = []
     for path in documents.iterdir():
         tokens, begin, scored_to = list(path.read_bytes()), 0, 0
         while scored_to < len(tokens):
@@ -71,31 +76,79 @@ def brute_force(stock: LlamaForCausalLM, documents: Path, length: int, stride: i
             with torch.no_grad():
                 log_probs = stock(torch.tensor([window]), use_cache=False).logits[0].log_softmax(-1)
             end = begin + len(window) - len(prefix)
-            for place in range(max(scored_to, begin + 1 - len(prefix)), end):
-                total -= float(log_probs[place - begin + len(prefix) - 1, tokens[place]])
-                count += 1
+            scores = [
+                (place, -float(log_probs[place - begin + len(prefix) - 1, tokens[place]]))
+                for place in range(max(scored_to, begin + 1 - len(prefix)), end)
+            ]
+            windows.append((path.name, scores))
             begin, scored_to = begin + stride, end
-    return total / count, count
+    return windows
+
+
+def mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def definitions(windows: Windows, common_from: int) -> dict[str, float]:
+    """Each from its words; text is ASCII, so a byte is a token here."""
+    scored = [(place, loss) for _, scores in windows for place, loss in scores]
+    names = list(dict.fromkeys(name for name, _ in windows))
+    by_document = [[loss for other, scores in windows if other == name for _, loss in scores] for name in names]
+    first_windows = [next(scores for other, scores in windows if other == name) for name in names]
+    return {
+        "token_weighted": math.exp(mean([loss for _, loss in scored])),
+        "window_mean": math.exp(mean([mean([loss for _, loss in scores]) for _, scores in windows])),
+        "document_mean": math.exp(mean([mean(losses) for losses in by_document])),
+        "common_tokens": math.exp(mean([loss for place, loss in scored if place >= common_from])),
+        "truncate": math.exp(mean([mean([loss for _, loss in scores]) for scores in first_windows])),
+        "bits_per_byte": mean([loss for _, loss in scored]) / math.log(2),
+    }
 
 
 @pytest.mark.parametrize("bos", ["every", "first", "none"])
 @pytest.mark.parametrize("position", [Extrapolate(), Interpolate(scale=3), DynamicNTK(scale=2)], ids=type)
-def test_curves_equal_brute_force(position: PositionStrategy, bos: str, tmp_path: Path, documents: Path) -> None:
+def test_every_definition_equals_brute_force(
+    position: PositionStrategy, bos: str, tmp_path: Path, documents: Path
+) -> None:
     module = LitLlama(FromScratch(config=TINY), position)
-    trainer(tmp_path, precision="64-true").test(module, data(documents, bos=bos), verbose=False)
+    trainer(tmp_path, precision="64-true").test(module, data(documents, bos=bos, disjoint=True), verbose=False)
     (record,) = records(tmp_path)
 
     dynamic = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
     parameters = dynamic if isinstance(position, DynamicNTK) else position.rope_parameters(Rope(8, 1e4, 16))
     stock = LlamaForCausalLM._from_config(LlamaConfig(**TINY, rope_parameters=parameters), dtype=torch.float64)
     stock.load_state_dict(module.model.llm.state_dict())
+    stock.eval()
+    found = {
+        name: {point["context_length"]: point["value"] for point in points}
+        for name, points in record["definitions"].items()
+    }
     for point in record["curve"]:
-        mean, count = brute_force(stock.eval(), documents, point["context_length"], 5, bos)
-        assert point["tokens"] == count
-        assert point["token_nll"] == pytest.approx(mean, rel=1e-5)
-        assert point["perplexity"] == pytest.approx(math.exp(mean), rel=1e-5)
+        length = point["context_length"]
+        windows = one_by_one(stock, documents, length, 5, bos)
+        expected = definitions(windows, CONTEXT_LENGTHS[-1] - 5)
+        apart = one_by_one(stock, documents, length, length - (2 if bos == "first" else 1), bos)
+        expected["disjoint"] = definitions(apart, 0)["token_weighted"]
+        assert {name: values[length] for name, values in found.items()} == pytest.approx(expected, rel=1e-5)
+        assert point["tokens"] == sum(len(scores) for _, scores in windows)
+        assert point["perplexity"] == found["token_weighted"][length]
+        assert point["token_nll"] == pytest.approx(math.log(expected["token_weighted"]), rel=1e-5)
     assert [point["context_length"] for point in record["curve"]] == CONTEXT_LENGTHS
     assert record["protocol"]["one_forward_for_all_context_lengths"] == (not isinstance(position, DynamicNTK))
+
+
+def test_one_pass_gives_what_separate_passes_give(tmp_path: Path, documents: Path) -> None:
+    module = LitLlama(FromScratch(config=TINY), Interpolate(scale=3))
+    trainer(tmp_path / "one").test(module, data(documents), verbose=False)
+    (together,) = records(tmp_path / "one")
+    for number, length in enumerate(CONTEXT_LENGTHS):
+        trainer(tmp_path / str(length)).test(module, data(documents, context_lengths=[length]), verbose=False)
+        (alone,) = records(tmp_path / str(length))
+        for name in ("token_weighted", "window_mean", "document_mean", "truncate", "bits_per_byte"):
+            one, other = together["definitions"][name][number], alone["definitions"][name][0]
+            assert one["context_length"] == other["context_length"] == length
+            keys = ("value", "low", "high")
+            assert [one[key] for key in keys] == pytest.approx([other[key] for key in keys], rel=1e-5)
 
 
 def test_a_test_leaves_its_protocol_figures_and_scalars(tmp_path: Path, documents: Path) -> None:
@@ -115,12 +168,73 @@ def test_a_test_leaves_its_protocol_figures_and_scalars(tmp_path: Path, document
     assert record["protocol"]["model"]["class"] == "FromScratch"
     assert record["protocol"]["model"].items() >= TINY.items()
     assert record["protocol"]["attention_kernel"]
-    assert all((tmp_path / "figures" / f"bytes-perplexity.{ending}").stat().st_size for ending in ("png", "svg"))
+    for figure in ("perplexity", "loss_by_position"):
+        assert all((tmp_path / "figures" / f"bytes-{figure}.{ending}").stat().st_size for ending in ("png", "svg"))
     events = EventAccumulator(str(tmp_path)).Reload()
     for point in record["curve"]:
         (scalar,) = events.Scalars(f"bytes/perplexity/{point['context_length']}")
         assert scalar.value == pytest.approx(point["perplexity"], rel=1e-6)
-    assert events.Tags()["images"] == ["bytes/perplexity"]
+    assert events.Tags()["images"] == ["bytes/perplexity", "bytes/loss_by_position"]
+
+
+def test_the_tables_say_what_the_results_say(
+    tmp_path: Path, documents: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = LitLlama(FromScratch(config=TINY), Interpolate(scale=2))
+    trainer(tmp_path).test(module, data(documents, disjoint=True), verbose=False)
+    (record,) = records(tmp_path)
+    ids = record["protocol"]["document_ids"]
+    rows = pyarrow.parquet.read_table(tmp_path / record["table"]).to_pylist()
+    assert [(row["scheme"], row["context_length"], row["document"]) for row in rows] == [
+        (scheme, length, name) for scheme in ("sliding", "disjoint") for length in CONTEXT_LENGTHS for name in ids
+    ]
+    tokens = pyarrow.parquet.read_table(tmp_path / "scores" / "bytes-test-tokens.parquet").to_pylist()
+    for name, points in record["definitions"].items():
+        for point in points:
+            own = [
+                row
+                for row in rows
+                if row["context_length"] == point["context_length"] and row[f"{name}_numerator"] is not None
+            ]
+            assert len(own) == len(ids)
+            quotient = sum(row[f"{name}_numerator"] for row in own) / sum(row[f"{name}_denominator"] for row in own)
+            assert point["value"] == pytest.approx(quotient if name == "bits_per_byte" else math.exp(quotient))
+            assert point["low"] < point["value"] < point["high"] and point["sampling_low"] is None
+    for number, name in enumerate(ids):
+        text = (documents / name).read_bytes()
+        own = [row for row in tokens if row["document"] == number]
+        assert [row["position"] for row in own] == list(range(len(text)))
+        (sums,) = (
+            row for row in rows if (row["scheme"], row["context_length"], row["document"]) == ("sliding", 32, name)
+        )
+        assert (sums["tokens"], sums["bytes"]) == (len(text), len(text))
+        assert sums["nll"] == pytest.approx(math.fsum(row["sliding_32"] for row in own))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Warning: intervals over 10 documents are too narrow" in printed
+    assert "stride 5; <bos> before every window; 10 documents;" in printed
+    assert "one forward for all context lengths" in printed
+    for definition in ("mean of windows", "mean of documents", "common tokens", "disjoint windows", "bits per byte"):
+        assert definition in printed
+
+
+def test_a_sample_of_windows_stands_for_all(
+    tmp_path: Path, documents: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = LitLlama(FromScratch(config=TINY), DynamicNTK(scale=2))
+    for name, options in {"full": {}, "sampled": {"num_windows": 30}, "all": {"num_windows": 1000}}.items():
+        trainer(tmp_path / name).test(module, data(documents, **options), verbose=False)
+        printed = " ".join(capsys.readouterr().out.split())
+        assert ("30 of 47 later windows, seed 0" in printed) == (name == "sampled")
+        assert "a forward for each context length, on which DynamicNTK depends" in printed
+    (full,), (sampled,), (everything,) = (records(tmp_path / name) for name in ("full", "sampled", "all"))
+    assert sampled["protocol"]["sampling"] == {"num_windows": 30, "of": 47, "seed": 0}
+    assert sampled["protocol"]["windows_fingerprint"] == full["protocol"]["windows_fingerprint"]
+    assert everything["curve"] == full["curve"] and everything["protocol"]["sampling"] is None
+    assert not sampled["partial"]
+    for point, truth in zip(sampled["curve"], full["curve"], strict=True):
+        assert point["tokens"] < truth["tokens"]
+        assert point["sampling_low"] < point["perplexity"] < point["sampling_high"]
+        assert point["perplexity"] == pytest.approx(truth["perplexity"], rel=0.05)
 
 
 def test_a_second_test_replaces_the_first(tmp_path: Path, documents: Path) -> None:

@@ -1,7 +1,9 @@
 """Perplexity of documents against context length."""
 
+import hashlib
+import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,8 +14,19 @@ from lit_pi.data.build import open_store
 from lit_pi.data.corpora.corpus import Corpus, Split
 from lit_pi.data.evaluations.evaluation import Evaluation, ScoringBatches
 from lit_pi.data.store import TokenStore
+from lit_pi.data.token_bytes import TokenBytes
 from lit_pi.errors import UserError
+from lit_pi.evaluation.definitions import Floats
+from lit_pi.evaluation.sampling import PER_BLOCK, Sample
+from lit_pi.evaluation.token_scores import Series
 from lit_pi.evaluation.windows import Bos, Shape, Window, WindowPlan, plan_batches
+
+
+class KnownBytes(NamedTuple):
+    """UTF-8 bytes of the tokens of each measured document, or None and the reason why they are not known."""
+
+    token_bytes: list[Floats] | None
+    reason: str | None
 
 
 class Perplexity(Evaluation):
@@ -25,15 +38,18 @@ class Perplexity(Evaluation):
         context_lengths: positions of a window (tokens); all are measured in one run.
         stride: tokens from one window to the next (256 in Chen et al. 2023, section 3.2).
         bos: whether `<bos>` stands before every window, each document's first one, or none.
+        disjoint: score windows that do not overlap too, as a definition of its own (see `WindowPlan.disjoint`).
         batch_size: windows of one forward.
         max_documents: how many documents to measure, a random choice; None for all.
         max_tokens: tokens of a document that are measured, from its start; None for all.
         min_tokens: documents with fewer tokens are left out before the choice.
-        seed: of the choice.
+        num_windows: how many windows to run beside each document's first one, drawn at random (an even number); None
+            for all. What is drawn depends on nothing but the documents, `stride` and `seed`, so strategies compare.
+        seed: of the choice of documents, and of windows.
         every_n_steps: during `fit`, measure at validations whose step is a multiple of this; None for all.
 
     Raises:
-        UserError: the stride leaves tokens unscored.
+        UserError: the stride leaves tokens unscored, or fewer than 2 windows are to be drawn.
     """
 
     def __init__(
@@ -43,24 +59,37 @@ class Perplexity(Evaluation):
         context_lengths: Sequence[int] = (2048,),
         stride: int = 256,
         bos: Bos = "every",
+        disjoint: bool = False,
         batch_size: int = 1,
         max_documents: int | None = None,
         max_tokens: int | None = None,
         min_tokens: int = 1,
+        num_windows: int | None = None,
         seed: int = 0,
         every_n_steps: int | None = None,
     ) -> None:
         super().__init__(every_n_steps)
+        if num_windows is not None and num_windows < PER_BLOCK:
+            raise UserError(f"num_windows is {num_windows}: an interval needs {PER_BLOCK} windows or more")
         self.corpus = corpus
         self.split: Split = split
         self.plan = WindowPlan(context_lengths, stride, bos)
+        self.plans = [self.plan, *(self.plan.disjoint() if disjoint else ())]
         self.batch_size = batch_size
         self.max_documents = max_documents
         self.max_tokens = max_tokens
         self.min_tokens = min_tokens
+        self.num_windows = num_windows
         self.seed = seed
         self.store: TokenStore | None = None
         self.documents = np.empty(0, np.int64)
+        self.lengths = np.empty(0, np.int64)
+        self.sample: Sample | None = None
+
+    @property
+    def series(self) -> list[Series]:
+        """What each token gets a loss for."""
+        return [Series(plan.scheme, length) for plan in self.plans for length in plan.context_lengths]
 
     def prepare(self, tokenizer: PreTrainedTokenizerFast) -> None:
         """Open the token store and choose the documents.
@@ -90,26 +119,73 @@ class Perplexity(Evaluation):
         if self.max_documents is not None:
             documents = np.random.default_rng(self.seed).permutation(documents)[: self.max_documents]
         self.documents = np.sort(documents)
+        self.lengths = lengths[self.documents]
+        if self.num_windows is not None:
+            self.draw(self.num_windows)
+
+    def draw(self, num_windows: int) -> None:
+        """Run so many windows beside each document's first one, or all where there are no more."""
+        shortest = self.plan.context_lengths[0]
+        counts = np.array([self.plan.count(shortest, length) for length in self.lengths.tolist()])
+        sample = Sample(counts, num_windows, self.seed)
+        self.sample = None if sample.complete else sample
 
     def _measured(self, store: TokenStore) -> np.ndarray:
         return store.lengths if self.max_tokens is None else np.minimum(store.lengths, self.max_tokens)
 
     def batches(self, name: str, tokenizer: PreTrainedTokenizerFast, world_size: int) -> "WindowBatches":
-        """All windows of the documents."""
+        """All windows of the documents, or those that were drawn."""
         assert self.store is not None
-        lengths = self._measured(self.store)[self.documents]
-        planned = plan_batches(self.plan.group(lengths.tolist()), self.batch_size, world_size)
-        return WindowBatches(name, self.store, self.documents, lengths, tokenizer.bos_token_id, planned)
+        groups = self.plan.group(self.lengths.tolist())
+        if self.sample is not None:
+            groups = {shape: self._drawn(windows, self.sample) for shape, windows in groups.items()}
+        for plan in self.plans[1:]:
+            groups |= plan.group(self.lengths.tolist())
+        planned = plan_batches(groups, self.batch_size, world_size)
+        return WindowBatches(name, self.store, self.documents, self.lengths, tokenizer.bos_token_id, planned)
+
+    def _drawn(self, windows: list[Window], sample: Sample) -> list[Window]:
+        document, begin = np.array(windows).T
+        included = sample.includes(document, begin // self.plan.stride)
+        return [windows[index] for index in np.flatnonzero(included)]
+
+    def token_bytes(self, tokenizer: PreTrainedTokenizerFast) -> KnownBytes:
+        """UTF-8 bytes of the documents' tokens.
+
+        Where the vocabulary does not say them, a document that is scored whole has its bytes spread over its tokens.
+        """
+        assert self.store is not None
+        table, found, unknown = TokenBytes(self.store, tokenizer), [], 0
+        for document, length in zip(self.documents.tolist(), self.lengths.tolist(), strict=True):
+            sizes = table.of(document)
+            whole = length == self.store.lengths[document] and self.plan.bos != "none"
+            if sizes is not None:
+                found.append(sizes[:length].astype(np.float64))
+            elif whole:
+                found.append(np.full(length, self.store.document_bytes[document] / length))
+            else:
+                unknown += 1
+        if unknown:
+            return KnownBytes(
+                None, f"the tokens of {unknown} documents do not say their bytes, and not all of them are scored"
+            )
+        return KnownBytes(found, None)
 
     def describe(self) -> dict[str, Any]:
         """Corpus, tokenizer, documents and windows."""
         assert self.store is not None
+        sample = self.sample
         return {
             "corpus": self.store.manifest["corpus"],
             "tokenizer": self.store.manifest["tokenizer"],
             "context_lengths": list(self.plan.context_lengths),
             "stride": self.plan.stride,
             "bos": self.plan.bos,
+            "disjoint": len(self.plans) > 1,
+            "sampling": None if sample is None else {
+                "num_windows": sample.num_windows, "of": sample.units, "seed": self.seed,
+            },
+            "windows_fingerprint": self._fingerprint(),
             "documents": len(self.documents),
             "document_ids": [self.store.document_id(index) for index in self.documents.tolist()],
             "documents_left_out": len(self.store) - len(self.documents),
@@ -117,7 +193,15 @@ class Perplexity(Evaluation):
             "max_tokens": self.max_tokens,
             "min_tokens": self.min_tokens,
             "seed": self.seed,
-        }
+        }  # fmt: skip
+
+    def _fingerprint(self) -> str:
+        """Of the windows from which a sample may have been drawn."""
+        assert self.store is not None
+        origin = [self.store.manifest[key]["fingerprint"] for key in ("corpus", "tokenizer")]
+        plans = [[plan.scheme, plan.context_lengths, plan.stride, plan.bos] for plan in self.plans]
+        what = [*origin, plans, self.documents.tolist(), self.lengths.tolist()]
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class WindowBatches(ScoringBatches):
@@ -167,7 +251,7 @@ class WindowBatches(ScoringBatches):
             targets=rows[:, scored + 1],
             spans=shape.spans(),
             documents=torch.tensor([window.document for window in windows]),
-            begins=torch.tensor([window.begin for window in windows]),
+            begins=torch.tensor([window.begin - shape.bos for window in windows]),
         )
 
     def _tokens(self, shape: Shape, window: Window) -> np.ndarray:

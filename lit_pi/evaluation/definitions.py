@@ -1,0 +1,117 @@
+"""What the field means by perplexity: each definition says what one window contributes.
+
+All are ratios of sums over windows, sum(y) / sum(x) in nats or bits, so that documents and windows may be sampled.
+A new definition is a function and a row in `DEFINITIONS`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lit_pi.batches import Scheme
+
+Floats = NDArray[np.float64]
+
+
+def sum_by(document: NDArray[np.int64], values: NDArray, documents: int) -> Floats:
+    """Sums of windows' values by document, `[documents]`."""
+    return np.bincount(document, values, documents).astype(np.float64)
+
+
+class WindowSums(NamedTuple):
+    """Sums over the scored tokens of each window of one series; every array is `[windows]`.
+
+    Attributes:
+        document: index of the window's document.
+        number: of the window in its document.
+        tokens: how many it scores.
+        nll: nats of them; 0 where the window was not run.
+        common_tokens: how many of them lie where every context length has its full context.
+        common_nll: nats of those.
+        document_tokens: tokens that all windows of its document score.
+        bytes: UTF-8 bytes of the scored tokens, or None where they are not known.
+        run: whether the window was run.
+    """
+
+    document: NDArray[np.int64]
+    number: NDArray[np.int64]
+    tokens: Floats
+    nll: Floats
+    common_tokens: Floats
+    common_nll: Floats
+    document_tokens: Floats
+    bytes: Floats | None
+    run: NDArray[np.bool_]
+
+
+class Definition(NamedTuple):
+    """A definition of perplexity.
+
+    Attributes:
+        contribution: y and x of every window.
+        label: what a table calls it.
+        exponential: whether the figure is exp(sum(y) / sum(x)); else it is the ratio itself.
+        scheme: which windows it is of.
+    """
+
+    contribution: Callable[[WindowSums], tuple[Floats, Floats]]
+    label: str
+    exponential: bool = True
+    scheme: Scheme = "sliding"
+
+
+def token_weighted(windows: WindowSums) -> tuple[Floats, Floats]:
+    """Mean over all tokens of all documents (Press et al. 2022, arXiv 2108.12409, appendix B)."""
+    return windows.nll, windows.tokens
+
+
+def window_mean(windows: WindowSums) -> tuple[Floats, Floats]:
+    """Mean over windows of their means: a document's first window counts no more than one of `stride` tokens.
+
+    The Hugging Face recipe of 2023 and YaRN's, and what the tables of Chen et al. 2023 (1 to 3) imply.
+    """
+    return _mean(windows.nll, windows.tokens), (windows.tokens > 0).astype(np.float64)
+
+
+def document_mean(windows: WindowSums) -> tuple[Floats, Floats]:
+    """Mean over documents of their means."""
+    return _mean(windows.nll, windows.document_tokens), _mean(windows.tokens, windows.document_tokens)
+
+
+def common_tokens(windows: WindowSums) -> tuple[Floats, Floats]:
+    """Mean over the tokens at document positions of at least the longest context length less the stride.
+
+    They are the same tokens at every context length, and have all the context that it gives: a curve that falls is
+    evidence of context used.
+    """
+    return windows.common_nll, windows.common_tokens
+
+
+def bits_per_byte(windows: WindowSums) -> tuple[Floats, Floats]:
+    """Bits over the UTF-8 bytes of the scored tokens, which compares models of different tokenizers."""
+    assert windows.bytes is not None
+    return windows.nll / np.log(2), windows.bytes
+
+
+def truncate(windows: WindowSums) -> tuple[Floats, Floats]:
+    """Mean over documents of the mean of their first window, as if they ended there (YaRN's figures)."""
+    first = (windows.number == 0) & (windows.tokens > 0)
+    return np.where(first, _mean(windows.nll, windows.tokens), 0.0), first.astype(np.float64)
+
+
+DEFINITIONS = {
+    "token_weighted": Definition(token_weighted, "perplexity"),
+    "window_mean": Definition(window_mean, "mean of windows"),
+    "document_mean": Definition(document_mean, "mean of documents"),
+    "common_tokens": Definition(common_tokens, "common tokens"),
+    "truncate": Definition(truncate, "first windows (truncate)"),
+    "disjoint": Definition(token_weighted, "disjoint windows", scheme="disjoint"),
+    "bits_per_byte": Definition(bits_per_byte, "bits per byte", exponential=False),
+}
+"""By name; `token_weighted` is what is meant where none is named."""
+
+
+def _mean(total: Floats, count: Floats) -> Floats:
+    return np.divide(total, count, out=np.zeros_like(total), where=count > 0)
