@@ -14,6 +14,8 @@ from transformers import PreTrainedTokenizerFast
 from lit_pi.data.build import open_store
 from lit_pi.data.corpora.corpus import Corpus
 from lit_pi.data.evaluations.evaluation import Evaluation
+from lit_pi.data.evaluations.perplexity import Perplexity, WindowBatches
+from lit_pi.data.first_look import preview, settle_windows
 from lit_pi.data.order import EndlessOrder, Progress, RankShare, ResumableLoader
 from lit_pi.data.packing import Packing
 from lit_pi.data.prompts import Prompts
@@ -176,7 +178,11 @@ class LongContextData(LightningDataModule):
     def _evaluation_loaders(self) -> list[DataLoader]:
         loaders = []
         for name, evaluation in self.evaluations.items():
+            if self.trainer is not None and isinstance(evaluation, Perplexity) and evaluation.precision is not None:
+                settle_windows(self.trainer, name, evaluation, self.tokenizer)
             batches = evaluation.batches(name, self.tokenizer, self._world_size)
+            if self.trainer is not None and isinstance(batches, WindowBatches):
+                preview(self.trainer, name, batches)
             share = RankShare(len(batches), self._world_size, self._rank, partial(self._due, evaluation))
             loaders.append(DataLoader(batches, batch_size=None, sampler=share, **self._reading))
         return loaders

@@ -38,6 +38,12 @@ class Sample:
         counts: windows of each document.
         num_windows: windows to draw beside each document's first one; rounded up to an even number.
         seed: chooses them; nothing else does.
+
+    Attributes:
+        units: windows beside first ones.
+        chosen: which of them are run.
+        complete: whether all are.
+        sizes: windows of each block.
     """
 
     def __init__(self, counts: NDArray[np.int64], num_windows: int, seed: int) -> None:
@@ -46,11 +52,10 @@ class Sample:
         self.units = int(self._first[-1])
         blocks = -(-num_windows // PER_BLOCK)
         self.complete = PER_BLOCK * blocks >= self.units
-        edges = np.linspace(0, self.units, blocks + 1).astype(np.int64)
-        sizes = np.diff(edges)
+        edges = np.arange(blocks + 1) * self.units // max(blocks, 1)
         self.chosen = np.ones(self.units, bool)
         self._block = np.zeros(self.units, np.int64)
-        self._sizes = sizes
+        self.sizes = sizes = np.diff(edges)
         if self.complete:
             return
         self._block = np.repeat(np.arange(blocks), sizes)
@@ -76,7 +81,7 @@ class Sample:
         found = self.includes(document, number).astype(np.float64)
         if not self.complete:
             drawn = (number > 0) & (found > 0)
-            found[drawn] = self._sizes[self._block[self._unit(document, number)[drawn]]] / PER_BLOCK
+            found[drawn] = self.sizes[self._block[self._unit(document, number)[drawn]]] / PER_BLOCK
         return found
 
     def totals(
@@ -103,16 +108,30 @@ class Sample:
         known = np.where(census, 0.0, expected * x)
         totals_y = sum_by(document, weight * deviation + known, documents)
         totals_x = sum_by(document, x, documents)
-        half = 0.0 if self.complete else self._half_width(deviation[~census], self._unit(document, number)[~census])
+        half = 0.0 if self.complete else self._half_width(deviation, document, number)
         return Totals(totals_y, totals_x, half / totals_x.sum() if half else 0.0)
 
-    def _half_width(self, deviation: NDArray[np.float64], unit: NDArray[np.int64]) -> float:
-        units = np.zeros(self.units)
-        units[unit] = deviation
-        one, other = units[self.chosen].reshape(-1, PER_BLOCK).T
+    def variance(self, deviation: NDArray[np.float64], document: NDArray[np.int64], number: NDArray[np.int64]) -> float:
+        """Variance of windows' deviations inside blocks, from those that were drawn."""
+        one, other = self._pairs(deviation, document, number)
+        return float(np.square(one - other).mean() / 2)
+
+    def _half_width(
+        self, deviation: NDArray[np.float64], document: NDArray[np.int64], number: NDArray[np.int64]
+    ) -> float:
+        one, other = self._pairs(deviation, document, number)
         # Of a block of N windows, 2 of which give d1 and d2: N^2 (1 - 2 / N) s^2 / 2, with s^2 = (d1 - d2)^2 / 2.
-        variance = (self._sizes * (self._sizes - PER_BLOCK) * np.square(one - other) / 4).sum()
-        return float(student.ppf(0.975, len(self._sizes)) * np.sqrt(variance))
+        variance = (self.sizes * (self.sizes - PER_BLOCK) * np.square(one - other) / 4).sum()
+        return float(student.ppf(0.975, len(self.sizes)) * np.sqrt(variance))
+
+    def _pairs(
+        self, deviation: NDArray[np.float64], document: NDArray[np.int64], number: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """What each block's two windows deviate, `[2, blocks]`; 0 where a context length has no such window."""
+        later = number > 0
+        units = np.zeros(self.units)
+        units[self._unit(document, number)[later]] = deviation[later]
+        return units[self.chosen].reshape(-1, PER_BLOCK).T
 
     def _unit(self, document: NDArray[np.int64], number: NDArray[np.int64]) -> NDArray[np.int64]:
         return self._first[document] + number - 1

@@ -17,6 +17,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from lit_pi.data import LongContextData
 from lit_pi.data.corpora import TextFiles
 from lit_pi.data.evaluations import Perplexity
+from lit_pi.errors import UserError
+from lit_pi.evaluation.paired_perplexity import paired_perplexities
 from lit_pi.models import FromScratch
 from lit_pi.module import LitLlama
 from lit_pi.positions import DynamicNTK, Extrapolate, Interpolate, PositionStrategy, Rope
@@ -235,6 +237,80 @@ def test_a_sample_of_windows_stands_for_all(
         assert point["tokens"] < truth["tokens"]
         assert point["sampling_low"] < point["perplexity"] < point["sampling_high"]
         assert point["perplexity"] == pytest.approx(truth["perplexity"], rel=0.05)
+
+
+def long_data(folder: Path, **kwargs: Any) -> LongContextData:
+    """Three documents of 900 bytes with 540 windows beside first ones."""
+    folder.mkdir()
+    for number in range(3):
+        text = bytes((place * place // (7 + number) + place) % 90 + 32 for place in range(900))
+        (folder / f"{number}.txt").write_bytes(text)
+    return data(folder, context_lengths=[16, 32], stride=5, batch_size=8, **kwargs)
+
+
+def test_a_pilot_finds_how_many_windows_a_precision_takes(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = LitLlama(FromScratch(config=TINY), Interpolate(scale=2))
+    found = long_data(tmp_path / "texts", precision=0.01)
+    trainer(tmp_path / "asked").test(module, found, verbose=False)
+    drawn = found.evaluations["bytes"].sample.num_windows
+    given = data(tmp_path / "texts", context_lengths=[16, 32], stride=5, batch_size=8, num_windows=drawn)
+    trainer(tmp_path / "given").test(module, given, verbose=False)
+    (asked,), (told,) = records(tmp_path / "asked"), records(tmp_path / "given")
+    assert 32 <= drawn < 531 and asked["protocol"]["sampling"] == {"num_windows": drawn, "of": 531, "seed": 0}
+    assert asked["protocol"]["sampling_precision"] == 0.01
+    assert asked["definitions"] == told["definitions"] and not asked["partial"]
+    for point in asked["curve"]:
+        assert point["sampling_high"] / point["perplexity"] - 1 <= 0.013  # asked for 0.01, from a pilot
+    assert paired_perplexities(tmp_path / "asked", tmp_path / "given")[0].difference == 0
+
+
+class Watched(LitLlama):
+    """Notes in which state it is when it scores."""
+
+    def validation_step(self, batch: Any, *indices: int) -> dict[str, Any]:
+        self.states = [*getattr(self, "states", []), (self.model.training, torch.is_grad_enabled())]
+        return super().validation_step(batch, *indices)
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        self.states.append("train" if self.model.training and torch.is_grad_enabled() else "wrong")
+
+
+def test_a_pilot_of_training_leaves_the_model_as_it_was(tmp_path: Path) -> None:
+    module = Watched(FromScratch(config=TINY), Interpolate(scale=2))
+    found = long_data(tmp_path / "texts", precision=0.02, max_documents=2)
+    schedule = {"max_steps": 2, "val_check_interval": 2, "num_sanity_val_steps": 0}
+    trainer(tmp_path, **schedule).fit(module, found)
+    scored = [state for state in module.states if state not in ("train", "wrong")]
+    assert set(scored) == {(False, False)} and "wrong" not in module.states
+    assert module.states.index("train") > 4, "the pilot came before training"
+    (record,) = records(tmp_path)
+    assert record["protocol"]["sampling"]["num_windows"] >= 32
+
+
+def test_what_a_run_will_cost_is_said_first(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    module = LitLlama(FromScratch(config=TINY), Interpolate(scale=2))
+    with caplog.at_level("INFO", "lightning.pytorch.utilities.rank_zero"):
+        many = long_data(tmp_path / "texts")
+        trainer(tmp_path / "many").test(module, many, verbose=False)
+        few = data(tmp_path / "texts", context_lengths=[16, 32], stride=5, batch_size=64)
+        trainer(tmp_path / "few").test(module, few, verbose=False)
+    # A document has 175 windows of 32 tokens, and 3 that only the shorter context length needs.
+    cost = "bytes: 534 windows, 16,944 tokens to read"
+    assert [message for message in caplog.messages if "to read" in message] == [f"{cost}, about 0:00:01", cost]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": 0.0}, "precision is 0.0: it must be between 0 and 1"),
+        ({"precision": 0.01, "num_windows": 8}, "precision stands beside num_windows"),
+        ({"num_windows": 1}, "num_windows is 1: an interval needs 2 windows or more"),
+    ],
+)
+def test_samples_that_make_no_sense_are_refused(options: dict[str, Any], message: str, documents: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        data(documents, **options)
 
 
 def test_a_second_test_replaces_the_first(tmp_path: Path, documents: Path) -> None:

@@ -1,12 +1,12 @@
 """Figures follow from losses: the same ones for any number of ranks and batch sizes, and equal to plain loops."""
 
-import itertools
 import math
 from collections import defaultdict
 
 import numpy as np
 import pytest
 import torch
+from sampled import only
 
 from lit_pi.batches import IGNORE, Span
 from lit_pi.data.evaluations.perplexity import WindowBatches
@@ -174,19 +174,6 @@ def test_sampled_windows_estimate_every_definition_without_bias() -> None:
         else:
             assert abs(np.mean(found)) < 4 * np.std(found) / math.sqrt(200), key
             assert 0.88 <= np.mean(held[key]) <= 1, key  # 200 draws: 0.95 less 4.5 standard errors
-
-
-def only(losses: TokenLosses, plan: WindowPlan, sample: Sample) -> TokenLosses:
-    """The store of a run of the sample."""
-    nll = {}
-    for series, values in losses.nll.items():
-        nll[series] = values.copy()
-        for document, length in enumerate(np.diff(losses.offsets).tolist()):
-            bounds = plan.bounds(series.context_length, length) + losses.offsets[document]
-            for number, (start, stop) in enumerate(itertools.pairwise(bounds)):
-                if not sample.includes(np.array([document]), np.array([number]))[0]:
-                    nll[series][start:stop] = np.nan
-    return TokenLosses(losses.offsets, nll)
 
 
 def test_a_run_of_the_sample_is_what_the_loader_plans() -> None:

@@ -17,6 +17,7 @@ from lit_pi.data.store import TokenStore
 from lit_pi.data.token_bytes import TokenBytes
 from lit_pi.errors import UserError
 from lit_pi.evaluation.definitions import Floats
+from lit_pi.evaluation.pilot import PILOT_WINDOWS
 from lit_pi.evaluation.sampling import PER_BLOCK, Sample
 from lit_pi.evaluation.token_scores import Series
 from lit_pi.evaluation.windows import Bos, Shape, Window, WindowPlan, plan_batches
@@ -45,11 +46,15 @@ class Perplexity(Evaluation):
         min_tokens: documents with fewer tokens are left out before the choice.
         num_windows: how many windows to run beside each document's first one, drawn at random (an even number); None
             for all. What is drawn depends on nothing but the documents, `stride` and `seed`, so strategies compare.
+        precision: draw as many windows as make the 95 % interval of what all windows would give so narrow, as half its
+            width over the perplexity, at every context length (0.005 for half a per cent); a pilot of a few windows
+            finds the number, which the result records. Runs that are compared need the same number: give it to both.
         seed: of the choice of documents, and of windows.
         every_n_steps: during `fit`, measure at validations whose step is a multiple of this; None for all.
 
     Raises:
-        UserError: the stride leaves tokens unscored, or fewer than 2 windows are to be drawn.
+        UserError: the stride leaves tokens unscored, fewer than 2 windows are to be drawn, or `precision` is out of
+            range or stands beside `num_windows`.
     """
 
     def __init__(
@@ -65,12 +70,17 @@ class Perplexity(Evaluation):
         max_tokens: int | None = None,
         min_tokens: int = 1,
         num_windows: int | None = None,
+        precision: float | None = None,
         seed: int = 0,
         every_n_steps: int | None = None,
     ) -> None:
         super().__init__(every_n_steps)
         if num_windows is not None and num_windows < PER_BLOCK:
             raise UserError(f"num_windows is {num_windows}: an interval needs {PER_BLOCK} windows or more")
+        if precision is not None and not 0 < precision < 1:
+            raise UserError(f"precision is {precision}: it must be between 0 and 1, as 0.005 for half a per cent")
+        if precision is not None and num_windows is not None:
+            raise UserError("precision stands beside num_windows: give one or the other")
         self.corpus = corpus
         self.split: Split = split
         self.plan = WindowPlan(context_lengths, stride, bos)
@@ -80,6 +90,7 @@ class Perplexity(Evaluation):
         self.max_tokens = max_tokens
         self.min_tokens = min_tokens
         self.num_windows = num_windows
+        self.precision = precision
         self.seed = seed
         self.store: TokenStore | None = None
         self.documents = np.empty(0, np.int64)
@@ -125,22 +136,44 @@ class Perplexity(Evaluation):
 
     def draw(self, num_windows: int) -> None:
         """Run so many windows beside each document's first one, or all where there are no more."""
+        sample = self._sample(num_windows)
+        self.sample = None if sample.complete else sample
+
+    def pilot(self) -> Sample:
+        """A few windows; complete where drawing them saves nothing."""
+        pilot = self._sample(PILOT_WINDOWS)
+        return pilot if pilot.units > 2 * PILOT_WINDOWS else self._sample(pilot.units)
+
+    def pilot_batches(
+        self, name: str, tokenizer: PreTrainedTokenizerFast, world_size: int, pilot: Sample
+    ) -> "WindowBatches":
+        """The windows of a pilot, without first ones."""
+        groups = self.plan.group(self.lengths.tolist())
+        later = {shape: [window for window in windows if window.begin > 0] for shape, windows in groups.items()}
+        drawn = {shape: self._drawn(windows, pilot) for shape, windows in later.items() if windows}
+        return self._batches(name, drawn, tokenizer, world_size)
+
+    def _sample(self, num_windows: int) -> Sample:
         shortest = self.plan.context_lengths[0]
         counts = np.array([self.plan.count(shortest, length) for length in self.lengths.tolist()])
-        sample = Sample(counts, num_windows, self.seed)
-        self.sample = None if sample.complete else sample
+        return Sample(counts, num_windows, self.seed)
 
     def _measured(self, store: TokenStore) -> np.ndarray:
         return store.lengths if self.max_tokens is None else np.minimum(store.lengths, self.max_tokens)
 
     def batches(self, name: str, tokenizer: PreTrainedTokenizerFast, world_size: int) -> "WindowBatches":
         """All windows of the documents, or those that were drawn."""
-        assert self.store is not None
         groups = self.plan.group(self.lengths.tolist())
         if self.sample is not None:
             groups = {shape: self._drawn(windows, self.sample) for shape, windows in groups.items()}
         for plan in self.plans[1:]:
             groups |= plan.group(self.lengths.tolist())
+        return self._batches(name, groups, tokenizer, world_size)
+
+    def _batches(
+        self, name: str, groups: dict[Shape, list[Window]], tokenizer: PreTrainedTokenizerFast, world_size: int
+    ) -> "WindowBatches":
+        assert self.store is not None
         planned = plan_batches(groups, self.batch_size, world_size)
         return WindowBatches(name, self.store, self.documents, self.lengths, tokenizer.bos_token_id, planned)
 
@@ -185,6 +218,7 @@ class Perplexity(Evaluation):
             "sampling": None if sample is None else {
                 "num_windows": sample.num_windows, "of": sample.units, "seed": self.seed,
             },
+            "sampling_precision": self.precision,
             "windows_fingerprint": self._fingerprint(),
             "documents": len(self.documents),
             "document_ids": [self.store.document_id(index) for index in self.documents.tolist()],

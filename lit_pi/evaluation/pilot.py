@@ -1,0 +1,52 @@
+"""How many windows make an interval as narrow as asked, judged from a few of them."""
+
+import math
+
+import numpy as np
+from scipy.stats import chi2
+from scipy.stats import t as student
+
+from lit_pi.evaluation.sampling import PER_BLOCK, Sample
+from lit_pi.evaluation.token_scores import TokenLosses
+from lit_pi.evaluation.window_sums import window_sums
+from lit_pi.evaluation.windows import WindowPlan
+
+PILOT_WINDOWS = 64
+SMALLEST = 32
+STEP = math.sqrt(2)
+"""Numbers of windows grow by this factor, so that strategies whose losses spread alike draw the same windows."""
+CERTAINTY = 0.8
+"""Probability that the pilot's windows do not make the spread look smaller than it is."""
+
+
+def windows_needed(losses: TokenLosses, plan: WindowPlan, pilot: Sample, precision: float) -> int:
+    """How many windows to draw beside first ones, or as many as there are.
+
+    Args:
+        losses: of the pilot's windows.
+        plan: of the windows.
+        pilot: what was drawn of them.
+        precision: half the width of the 95 % interval of all windows' perplexity, over that perplexity, at every
+            context length.
+    """
+    needed = SMALLEST
+    for length in plan.context_lengths:
+        windows = window_sums(losses, plan, length, 0, None)
+        drawn = windows.run & (windows.number > 0)
+        if not drawn.any():
+            continue
+        mean = windows.nll[drawn].sum() / windows.tokens[drawn].sum()
+        deviation = np.where(drawn, windows.nll - mean * windows.tokens, 0.0)
+        blocks = len(pilot.sizes)
+        variance = pilot.variance(deviation, windows.document, windows.number)
+        variance *= blocks / chi2.ppf(1 - CERTAINTY, blocks)
+        target = math.log1p(precision) * windows.tokens.sum()
+        while needed < pilot.units and _half_width(needed, pilot.units, variance) > target:
+            needed = PER_BLOCK * math.ceil(needed * STEP / PER_BLOCK)
+    return min(needed, pilot.units)
+
+
+def _half_width(drawn: int, units: int, variance: float) -> float:
+    """Of the interval of a sum over all units, of which some are drawn."""
+    error = units * math.sqrt(variance / drawn * (1 - drawn / units))
+    return float(student.ppf(0.975, drawn // PER_BLOCK)) * error

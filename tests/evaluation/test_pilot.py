@@ -1,0 +1,50 @@
+"""A pilot's number of windows makes the interval of all windows as narrow as asked."""
+
+import numpy as np
+import pytest
+from sampled import only
+
+from lit_pi.evaluation.perplexity import measure
+from lit_pi.evaluation.pilot import PILOT_WINDOWS, windows_needed
+from lit_pi.evaluation.sampling import Sample
+from lit_pi.evaluation.token_scores import Series, TokenLosses
+from lit_pi.evaluation.windows import WindowPlan
+
+PLAN = WindowPlan([32, 64], 8, "every")
+LENGTHS = np.array([4000, 9000, 2500, 6000])
+COUNTS = np.array([PLAN.count(32, length) for length in LENGTHS.tolist()])
+
+
+@pytest.fixture(scope="module")
+def losses() -> TokenLosses:
+    """Losses that agree inside a window more than between them, and drift along documents."""
+    chance, offsets = np.random.default_rng(0), np.concatenate(([0], np.cumsum(LENGTHS)))
+    place = np.arange(offsets[-1])
+    level = 2 + np.repeat(chance.normal(0, 0.3, len(place) // 10 + 1), 10)[: len(place)] + place / len(place)
+    nll = {length: level + chance.exponential(0.5, len(place)) - length / 500 for length in (32, 64)}
+    return TokenLosses(
+        offsets, {Series("sliding", length): values.astype(np.float32) for length, values in nll.items()}
+    )
+
+
+@pytest.mark.parametrize("precision", [0.03, 0.02])
+def test_intervals_are_as_narrow_as_asked(losses: TokenLosses, precision: float) -> None:
+    narrow, numbers = [], []
+    for seed in range(12):
+        pilot = Sample(COUNTS, PILOT_WINDOWS, seed)
+        numbers.append(windows_needed(only(losses, PLAN, pilot), PLAN, pilot, precision))
+        sample = Sample(COUNTS, numbers[-1], seed)
+        for point in measure(only(losses, PLAN, sample), [PLAN], sample).curve:
+            assert point.sampling_high is not None
+            narrow.append(point.sampling_high / point.perplexity - 1 <= precision)
+    assert np.mean(narrow) >= 0.75  # a pilot of 64 windows is right with probability 0.8
+    assert len(set(numbers)) <= 5  # of a grid
+    assert PILOT_WINDOWS < max(numbers) < COUNTS.sum() / 2
+
+
+def test_a_narrower_interval_needs_more_windows_up_to_all(losses: TokenLosses) -> None:
+    pilot = Sample(COUNTS, PILOT_WINDOWS, 0)
+    run = only(losses, PLAN, pilot)
+    numbers = [windows_needed(run, PLAN, pilot, precision) for precision in (0.5, 0.04, 0.02, 0.01, 1e-6)]
+    assert numbers[0] == 32 and numbers == sorted(numbers) and numbers[-1] == pilot.units
+    assert 2 <= numbers[2] / numbers[1] <= 6  # four times as many, but for the grid and the windows that there are
