@@ -245,7 +245,7 @@ def long_data(folder: Path, **kwargs: Any) -> LongContextData:
     for number in range(3):
         text = bytes((place * place // (7 + number) + place) % 90 + 32 for place in range(900))
         (folder / f"{number}.txt").write_bytes(text)
-    return data(folder, context_lengths=[16, 32], stride=5, batch_size=8, **kwargs)
+    return data(folder, **{"context_lengths": [16, 32], "stride": 5, "batch_size": 8, **kwargs})
 
 
 def test_a_pilot_finds_how_many_windows_a_precision_takes(tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ def test_a_pilot_of_training_leaves_the_model_as_it_was(tmp_path: Path) -> None:
 def test_what_a_run_will_cost_is_said_first(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     module = LitLlama(FromScratch(config=TINY), Interpolate(scale=2))
     with caplog.at_level("INFO", "lightning.pytorch.utilities.rank_zero"):
-        many = long_data(tmp_path / "texts")
+        many = long_data(tmp_path / "texts", batch_size=4)
         trainer(tmp_path / "many").test(module, many, verbose=False)
         few = data(tmp_path / "texts", context_lengths=[16, 32], stride=5, batch_size=64)
         trainer(tmp_path / "few").test(module, few, verbose=False)

@@ -1,0 +1,229 @@
+"""What scoring sliding windows costs: lit_pi's engine against a plain loop, on the same model and the same windows.
+
+python benchmarks/score_windows.py --size 2m --context-lengths 128 256 512 1024 2048 --stride 16 --output cpu
+python benchmarks/score_windows.py --size 7b --context-lengths 2048 4096 8192 16384 32768 --stride 256 --device cuda \
+    --documents 100 --document-tokens 100000 --output gpu
+
+The plain loop is that of the public scripts: a run for each context length, one window at a time, all logits, torch's
+attention, on stock transformers. Both sides score the same windows in turn, and their mean losses are compared. Of
+each shape of window a few are run; times of all windows are extrapolated from them by exact counts. With `--losses`,
+a run directory with `scores/`, it is added how many windows a 95 % interval of half a per cent takes, and the ratio
+when only those are run.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.parquet
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from lit_pi.data.evaluations.perplexity import WindowBatches
+from lit_pi.evaluation.perplexity import measure
+from lit_pi.evaluation.results import load_records
+from lit_pi.evaluation.sampling import Sample
+from lit_pi.evaluation.token_scores import Series, TokenLosses
+from lit_pi.evaluation.windows import Shape, Window, WindowPlan
+from lit_pi.models import FromScratch, LanguageModel
+from lit_pi.positions import Interpolate
+
+PRECISION = 0.005
+
+
+class Documents:
+    """Random tokens, as far as `WindowBatches` asks a store."""
+
+    def __init__(self, count: int, tokens: int, vocab_size: int, seed: int) -> None:
+        self._tokens = np.random.default_rng(seed).integers(0, vocab_size, (count, tokens))
+
+    def document(self, index: int) -> np.ndarray:
+        """Token ids of a document."""
+        return self._tokens[index]
+
+
+class Measured(NamedTuple):
+    """Windows of one shape.
+
+    Attributes:
+        count: how many there are.
+        later: whether they are not their documents' first ones.
+        engine: seconds of one window, by repetition.
+        plain: the same of the plain loop, all context lengths together.
+    """
+
+    count: int
+    later: bool
+    engine: list[float]
+    plain: list[float]
+
+
+def build(arguments: argparse.Namespace) -> tuple[LanguageModel, LlamaForCausalLM]:
+    """The model twice over the same weights: in lit_pi, and in stock transformers."""
+    source = FromScratch(arguments.size, {"num_hidden_layers": arguments.layers} if arguments.layers else {})
+    scale = max(max(arguments.context_lengths) / source.config.max_position_embeddings, 1.0)
+    torch.set_default_dtype(getattr(torch, arguments.dtype))
+    with torch.device(arguments.device):
+        llm, rope = source.build()
+        position = Interpolate(scale=scale)
+        config = LlamaConfig(**source.config.to_dict() | {"rope_parameters": position.rope_parameters(rope)})
+        with torch.device("meta"):
+            stock = LlamaForCausalLM._from_config(config, attn_implementation="sdpa")
+    torch.set_default_dtype(torch.float32)
+    stock.load_state_dict(llm.state_dict(), assign=True)
+    with torch.device(arguments.device):
+        stock.model.rotary_emb = type(stock.model.rotary_emb)(config)
+    return LanguageModel(llm, position, rope).eval(), stock.eval()
+
+
+def timed(step: Callable[[], Any], device: str) -> tuple[float, Any]:
+    """Seconds of a step, and what it gives."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    found = step()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start, found
+
+
+def plain_window(stock: LlamaForCausalLM, tokens: Tensor, scored: range) -> Tensor:
+    """Losses in nats, in the style of the public scripts: all logits, of which the scored ones count."""
+    logits = stock(tokens[None, : scored.stop], use_cache=False).logits[0]
+    labels = torch.full((scored.stop,), -100, device=tokens.device)
+    labels[scored.start :] = tokens[scored.start + 1 : scored.stop + 1]
+    return F.cross_entropy(logits.float(), labels, reduction="none")[scored.start :]
+
+
+def compare(arguments: argparse.Namespace) -> tuple[list[Measured], dict[int, float], WindowPlan, np.ndarray]:
+    """Time both sides on windows of every shape; their mean losses' differences in nats by context length."""
+    model, stock = build(arguments)
+    plan = WindowPlan(arguments.context_lengths, arguments.stride, "every")
+    lengths = np.full(arguments.documents, arguments.document_tokens)
+    vocab_size = stock.config.vocab_size
+    documents = Documents(min(arguments.documents, 2), arguments.document_tokens, vocab_size, arguments.seed)
+    shapes: dict[Shape, list[Window]] = plan.group(lengths.tolist())
+    found, losses = [], {length: ([], []) for length in plan.context_lengths}
+    for shape, windows in shapes.items():
+        own = [window for window in windows if window.document < 2]
+        places = np.linspace(0, len(own) - 1, arguments.windows + 1).round().astype(int)
+        times: tuple[list[float], list[float]] = ([], [])
+        for repetition, place in enumerate(places.tolist()):  # the first one warms up
+            planned = [(shape, (own[place],) * arguments.batch_size)]
+            batch = WindowBatches("x", documents, np.arange(2), lengths[:2], 1, planned)[0]
+            ids, scored = batch.input_ids.to(arguments.device), batch.scored.to(arguments.device)
+            targets = batch.targets.to(arguments.device)
+            whole = torch.cat([ids[0], targets[0, -1:].clamp(min=0)])
+            seconds, token_nll = timed(lambda: model(ids, targets, scored=scored), arguments.device)  # noqa: B023
+            spent = 0.0
+            for span, (length, positions) in zip(batch.spans, shape.positions, strict=True):
+                # A window that reaches the document's end scores fewer.
+                positions = range(positions.start, min(positions.stop, int(batch.lengths[0]) - 1))
+                once, expected = timed(lambda: plain_window(stock, whole, positions), arguments.device)  # noqa: B023
+                spent += once
+                losses[length][0].append(token_nll[0, span.start : span.start + len(positions)].sum().item())
+                losses[length][1].append((expected.sum().item(), len(positions)))
+            if repetition:
+                times[0].append(seconds / arguments.batch_size)
+                times[1].append(spent)
+        found.append(Measured(len(windows), own[0].begin > 0, *times))
+        print(f"{shape.length} tokens: {len(windows)} windows, {found[-1]}", file=sys.stderr)
+    differences = {
+        length: (sum(ours) - sum(nll for nll, _ in theirs)) / sum(count for _, count in theirs)
+        for length, (ours, theirs) in losses.items()
+    }
+    return found, differences, plan, lengths
+
+
+def windows_for_precision(run: Path) -> int:
+    """Windows beside first ones with which a run's own losses give an interval of half a per cent."""
+    record = [entry for entry in load_records(run) if entry["kind"] == "perplexity_curve"][-1]
+    if record["protocol"]["sampling"] is not None:
+        sys.exit(f"{run} has run a sample of windows: test it with all of them")
+    table = pyarrow.parquet.read_table(run / record["table"].replace(".parquet", "-tokens.parquet"))
+    counts = np.bincount(table["document"].to_numpy())
+    protocol = record["protocol"]
+    plan = WindowPlan(protocol["context_lengths"], protocol["stride"], protocol["bos"])
+    nll = {Series("sliding", length): table[f"sliding_{length}"].to_numpy() for length in plan.context_lengths}
+    losses = TokenLosses(np.concatenate(([0], np.cumsum(counts))), nll)
+    windows = np.array([plan.count(plan.context_lengths[0], count) for count in counts.tolist()])
+    number = 32
+    while not (sample := Sample(windows, number, 0)).complete:
+        curve = measure(losses, [plan], sample).curve
+        if all(p.sampling_high is not None and p.sampling_high / p.perplexity - 1 <= PRECISION for p in curve):
+            break
+        number = int(number * 1.1 / 2) * 2 + 2
+    return number
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="2m", help="of `FromScratch`")
+    parser.add_argument("--layers", type=int, help="other than the size's")
+    parser.add_argument("--context-lengths", type=int, nargs="+", default=[128, 256, 512, 1024, 2048])
+    parser.add_argument("--stride", type=int, default=16)
+    parser.add_argument("--documents", type=int, default=100)
+    parser.add_argument("--document-tokens", type=int, default=6250)
+    parser.add_argument("--windows", type=int, default=7, help="timed of each shape")
+    parser.add_argument("--batch-size", type=int, default=1, help="windows of one forward of the engine")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--losses", type=Path, help="run directory of a test of all windows")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, help="stem of a JSON and a Markdown file")
+    arguments = parser.parse_args()
+    torch.manual_seed(arguments.seed)
+    with torch.inference_mode():
+        shapes, differences, plan, lengths = compare(arguments)
+    repetitions = range(arguments.windows)
+    engine = [sum(shape.count * shape.engine[r] for shape in shapes) for r in repetitions]
+    plain = [sum(shape.count * shape.plain[r] for shape in shapes) for r in repetitions]
+    ratios = [slow / fast for slow, fast in zip(plain, engine, strict=True)]
+    rows = [("plain loop", plain, [1.0] * len(plain)), ("lit_pi, one pass", engine, ratios)]
+    windows = sum(shape.count for shape in shapes)
+    record: dict[str, Any] = {
+        "device": torch.cuda.get_device_name() if arguments.device == "cuda" else "CPU",
+        "torch": torch.__version__, "threads": torch.get_num_threads(), "windows": windows,
+        "windows_of_the_plain_loop": sum(plan.count(L, int(n)) for L in plan.context_lengths for n in lengths),
+        "mean_nats_apart": differences, "plain_seconds": plain, "engine_seconds": engine, "ratios": ratios,
+        "arguments": {key: str(value) if isinstance(value, Path) else value for key, value in vars(arguments).items()},
+    }  # fmt: skip
+    if arguments.losses:
+        drawn = windows_for_precision(arguments.losses)
+        share = min(1.0, drawn / sum(shape.count for shape in shapes if shape.later))
+        sampled = [
+            sum(shape.count * shape.engine[r] * (share if shape.later else 1) for shape in shapes) for r in repetitions
+        ]
+        faster = [slow / fast for slow, fast in zip(plain, sampled, strict=True)]
+        rows.append((f"lit_pi, {drawn:,} windows drawn for ±{PRECISION:.1%}", sampled, faster))
+        record |= {"windows_drawn": drawn, "sampled_seconds": sampled, "sampled_ratios": faster}
+    table = [
+        f"{record['device']}, torch {record['torch']}, {record['threads']} threads; size {arguments.size} in "
+        f"{arguments.dtype}; {arguments.documents} documents of {arguments.document_tokens:,} tokens; context lengths "
+        f"{', '.join(f'{length:,}' for length in plan.context_lengths)}; stride {plan.stride}; "
+        f"{arguments.windows} windows of each shape timed, extrapolated to {windows:,} (plain loop: "
+        f"{record['windows_of_the_plain_loop']:,}); mean losses differ by at most "
+        f"{max(map(abs, differences.values())):.1e} nats.\n",
+        "| | seconds, median (min to max) | times as fast, median (min to max) |", "| :--- | ---: | ---: |",
+        *(
+            f"| {label} | {statistics.median(seconds):,.0f} ({min(seconds):,.0f} to {max(seconds):,.0f}) "
+            f"| {statistics.median(ratio):.2f} ({min(ratio):.2f} to {max(ratio):.2f}) |"
+            for label, seconds, ratio in rows
+        ),
+    ]  # fmt: skip
+    print("\n".join(table))
+    if arguments.output:
+        arguments.output.with_suffix(".json").write_text(json.dumps(record, indent=1))
+        arguments.output.with_suffix(".md").write_text("\n".join(table) + "\n")
+
+
+if __name__ == "__main__":
+    main()
