@@ -137,6 +137,26 @@ def test_losses_have_their_own_place_by_position() -> None:
         assert buckets[0].token_nll == pytest.approx(first, rel=1e-6), length
 
 
+def test_drawn_windows_weigh_by_position_what_they_stand_for() -> None:
+    plan, lengths = WindowPlan([8], 4, "every"), [70, 50]
+    counts = np.array([plan.count(8, length) for length in lengths])
+    sample = Sample(counts, 8, seed=0)
+    losses = only(gathered([plan], lengths), plan, sample)
+    totals, weights = defaultdict(float), defaultdict(float)
+    for document, length in enumerate(lengths):
+        bounds = plan.bounds(8, length).tolist()
+        for number in range(len(bounds) - 1):
+            weight = sample.weights(np.array([document]), np.array([number]))[0]
+            for token in range(bounds[number], bounds[number + 1]) if weight else ():
+                totals[token] += weight * loss(document, token, token - number * 4 + 1)
+                weights[token] += weight
+    (buckets,) = measure(losses, [plan], sample).positions.values()
+    for bucket in buckets:
+        places = range(bucket.start, bucket.stop)
+        expected = sum(totals[place] for place in places) / sum(weights[place] for place in places)
+        assert bucket.token_nll == pytest.approx(expected, rel=1e-6)
+
+
 def test_context_gain_is_on_the_same_tokens() -> None:
     plan = WindowPlan(CONTEXT_LENGTHS, 4, "every")
     found = measure(gathered([plan], LENGTHS), [plan])
