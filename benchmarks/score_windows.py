@@ -159,9 +159,9 @@ def windows_for_precision(run: Path) -> int:
     while not (sample := Sample(windows, number, 0)).complete:
         curve = measure(losses, [plan], sample).curve
         if all(p.sampling_high is not None and p.sampling_high / p.perplexity - 1 <= PRECISION for p in curve):
-            break
+            return number
         number = int(number * 1.1 / 2) * 2 + 2
-    return number
+    sys.exit(f"{run} has only {sample.units:,} windows beside first ones, too few for an interval of ±{PRECISION:.1%}")
 
 
 def main() -> None:
