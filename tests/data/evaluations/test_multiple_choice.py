@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from lit_pi.batches import IGNORE, ScoringBatch
+from lit_pi.batches import IGNORE, ScoringBatch, Span
 from lit_pi.data.evaluations import MultipleChoice
 from lit_pi.data.tasks import PIQA, RACE, BoolQ, Question, Task, WinoGrande
 from lit_pi.data.tokenizer import load_tokenizer
@@ -183,7 +183,7 @@ def test_every_row_is_scored_once_and_ranks_run_equal_forwards(world_size: int, 
         rows, length = batch.input_ids.shape
         assert rows == 1 or rows * length <= batch_tokens
         assert batch.evaluation == "choices" and not batch.ranked and len(batch.spans) == 1
-        assert batch.spans[0] == (2048, 0, len(batch.scored))
+        assert batch.spans[0] == Span(2048, 0, len(batch.scored))
         padded_lengths.append(length)
         for place, number in enumerate(batch.documents.tolist()):
             targets, own = batch.targets[place], int(batch.lengths[place])
