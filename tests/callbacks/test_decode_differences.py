@@ -55,11 +55,15 @@ def test_a_sound_cache_is_consistent(
 def test_a_cache_with_wrong_angles_is_not(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Angles of each step's own length, as transformers decodes: what the cache holds keeps those of earlier steps."""
+    """Angles of each step's own length, as transformers decodes: what the cache holds keeps those of earlier steps.
+
+    Single tokens without a past stay as they are: with those `RopeGuard` probes the model, and would stop the run.
+    """
     read = LanguageModel.read
 
     def growing(self: LanguageModel, input_ids: torch.Tensor, past: Past, *args: Any) -> torch.Tensor:
-        past.context_length = past.read + input_ids.shape[1]
+        if (length := past.read + input_ids.shape[1]) > 1:
+            past.context_length = length
         return read(self, input_ids, past, *args)
 
     monkeypatch.setattr(LanguageModel, "read", growing)
