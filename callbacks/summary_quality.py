@@ -10,6 +10,7 @@ from rich.table import Table
 
 from lit_pi.batches import GenerationBatch
 from lit_pi.data.evaluations import Summarization
+from lit_pi.evaluation.document_intervals import FEW_DOCUMENTS
 from lit_pi.evaluation.summaries import NGRAM, MeasureMean, SummaryScores, means
 from lit_pi.evaluation.summary_table import write_summaries
 from lit_pi.module import LitLlama
@@ -25,8 +26,6 @@ LABELS = {
     "copied": f"{NGRAM}-grams copied (%)",
 }
 """What is measured, as a person reads it."""
-FEW = 20
-"""Documents below which an interval over documents is not to be relied on."""
 
 
 class SummaryQuality(EvaluationCallback[Summarization, SummaryScores]):
@@ -64,7 +63,11 @@ class SummaryQuality(EvaluationCallback[Summarization, SummaryScores]):
         documents = len({sample.document for sample in samples})
         cut = evaluation.describe()["documents_cut"]
         notes = [f"{part} cut to its limit in {number:,} of {documents:,} documents" for part, number in cut.items()]
-        notes += [f"fewer than {FEW} documents: the intervals may be too narrow"] if documents < FEW else []
+        notes += (
+            [f"fewer than {FEW_DOCUMENTS} documents: the intervals may be too narrow"]
+            if documents < FEW_DOCUMENTS
+            else []
+        )
         title = f"{name}: {len(samples):,} summaries of {documents:,} documents"
         _print(f"{title}{' (partial: batches were left out)' if record['partial'] else ''}", found, notes)
         # A run that trains on has a table for each step.

@@ -4,6 +4,7 @@ Every figure here is a ratio of sums over documents, sum(y) / sum(x). Its interv
 (Cochran 1977, Sampling Techniques, section 6.4), with Student's quantile.
 """
 
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,6 +39,25 @@ def ratio(y: NDArray[np.float64], x: NDArray[np.float64]) -> Estimate:
     with np.errstate(invalid="ignore", divide="ignore"):
         value = y.sum(-1) / x.sum(-1)
         return _around(value, _residuals(y, x, value), x)
+
+
+def cluster_mean(values: Sequence[float], clusters: Sequence[Hashable]) -> tuple[float, float | None, float | None]:
+    """Mean of values of which each document has some, such as its summaries, and its interval over documents.
+
+    Args:
+        values: to be averaged.
+        clusters: which document each is of.
+
+    Returns:
+        Mean, lower and upper end; no ends for a single document.
+    """
+    places = {cluster: place for place, cluster in enumerate(dict.fromkeys(clusters))}
+    members = [places[cluster] for cluster in clusters]
+    sums, sizes = np.bincount(members, values), np.bincount(members)
+    found = ratio(sums.astype(np.float64), sizes.astype(np.float64))
+    if len(places) < 2:
+        return float(found.value), None, None
+    return float(found.value), float(found.low), float(found.high)
 
 
 def ratio_difference(first: NDArray[np.float64], second: NDArray[np.float64], x: NDArray[np.float64]) -> Estimate:

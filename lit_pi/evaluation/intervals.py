@@ -1,10 +1,6 @@
-"""95 % intervals of shares, of the difference of two shares of the same questions, and of means over documents."""
+"""95 % intervals of shares, and of the difference of two shares of the same questions."""
 
 import math
-from collections.abc import Hashable, Sequence
-
-import numpy as np
-from scipy.stats import t as student
 
 Z = 1.959963984540054
 """Standard normal quantile of a two-sided 95 % interval."""
@@ -46,27 +42,3 @@ def newcombe(both: int, only_first: int, only_second: int, neither: int) -> tupl
 
     difference = share2 - share1
     return difference - reach(share2 - low2, high1 - share1), difference + reach(high2 - share2, share1 - low1)
-
-
-def cluster_mean(values: Sequence[float], clusters: Sequence[Hashable]) -> tuple[float, float | None, float | None]:
-    """Mean of values that come in clusters, and its 95 % interval over clusters.
-
-    The mean is the ratio of the clusters' sums to their sizes, its variance the linearised one of a ratio (Cochran
-    1977, Sampling Techniques, section 6.3), the quantile Student's with one degree of freedom less than clusters.
-
-    Args:
-        values: to be averaged.
-        clusters: which of them belong together, such as several summaries of one document.
-
-    Returns:
-        Mean, lower and upper end; no ends for a single cluster.
-    """
-    places = {cluster: place for place, cluster in enumerate(dict.fromkeys(clusters))}
-    members = [places[cluster] for cluster in clusters]
-    sums, sizes = np.bincount(members, values), np.bincount(members)
-    mean, n = float(sums.sum() / sizes.sum()), len(places)
-    if n < 2:
-        return mean, None, None
-    variance = n / (n - 1) * float(((sums - mean * sizes) ** 2).sum()) / float(sizes.sum()) ** 2
-    half = float(student.ppf(0.975, n - 1)) * math.sqrt(variance)
-    return mean, mean - half, mean + half

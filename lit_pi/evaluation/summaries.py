@@ -11,7 +11,7 @@ from rouge_score.tokenizers import DefaultTokenizer
 from torch import Tensor
 from torchmetrics import Metric
 
-from lit_pi.evaluation.intervals import cluster_mean
+from lit_pi.evaluation.document_intervals import cluster_mean
 
 NGRAM = 4
 """Words of the n-grams that are counted as repeated or copied."""

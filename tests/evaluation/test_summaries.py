@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.stats import t as student
 
-from lit_pi.evaluation.intervals import cluster_mean
+from lit_pi.evaluation.document_intervals import cluster_mean
 from lit_pi.evaluation.summaries import SummaryMeasures, SummarySample, SummaryScores, means, measure
 
 
