@@ -15,10 +15,12 @@ from torch.optim.lr_scheduler import LinearLR, LRScheduler
 from lit_pi.batches import IGNORE, Generated, GenerationBatch, ScoringBatch, Span, TrainingBatch
 from lit_pi.errors import UserError
 from lit_pi.models import LanguageModel, ModelSource, Pretrained
+from lit_pi.models.activation_budget import ActivationBudget
 from lit_pi.models.activation_checkpointing import ActivationCheckpointing
 from lit_pi.models.attention import FLEX_ATTENTION, attention_kernel
 from lit_pi.models.checkpoint import check_adapter, check_checkpoint, model_record
 from lit_pi.models.decode_consistency import score_both_ways
+from lit_pi.models.float8 import Float8, use_float8
 from lit_pi.models.generation import generate
 from lit_pi.models.lora import LoRA, check_complete
 from lit_pi.models.provenance import KEY
@@ -34,14 +36,14 @@ from lit_pi.positions import (
     prefix_agrees,
 )
 
+SPEND_MEMORY = ActivationCheckpointing()
+"""What is left of a GPU's."""
+
 ADAMW: dict[str, Any] = {"lr": 2e-5, "betas": (0.9, 0.95), "weight_decay": 0.0}
 """The optimizer of Chen et al. 2023, section 3.1, for 7B and 13B (1e-5 for 33B and 65B)."""
 
 WARMUP: dict[str, Any] = {"start_factor": 0.1, "total_iters": 20}
 """The learning rate of Chen et al. 2023, section 3.1: 20 steps of linear warm-up from 10% of the maximum."""
-
-KEEP_ACTIVATIONS = ActivationCheckpointing()
-"""All of them, as long as they fit."""
 
 
 def adamw(params: Any) -> Optimizer:
@@ -65,7 +67,9 @@ class LitLlama(LightningModule):
         optimizer: makes the optimizer from the parameters.
         scheduler: makes the learning rate scheduler from the optimizer; it steps with every optimizer step.
         train_positions: positions of the tokens in training; `Contiguous` by default.
-        activation_checkpointing: what the layers keep for the backward pass.
+        activation_checkpointing: what the layers keep for the backward pass; by default what fits on the GPU.
+        compile_layers: run each decoder layer as one graph that torch has compiled; by default on GPUs.
+        float8: multiply in float8, where GPUs can: faster than bfloat16, with other rounding.
         adapter: trains small matrices beside the weights of a `Pretrained` model, which stay; by default all train.
     """
 
@@ -76,7 +80,9 @@ class LitLlama(LightningModule):
         optimizer: OptimizerCallable = adamw,
         scheduler: LRSchedulerCallable = warmup,
         train_positions: TrainPositions | None = None,
-        activation_checkpointing: ActivationCheckpointing = KEEP_ACTIVATIONS,
+        activation_checkpointing: ActivationCheckpointing = SPEND_MEMORY,
+        compile_layers: bool | None = None,
+        float8: Float8 | None = None,
         adapter: LoRA | None = None,
     ) -> None:
         super().__init__()
@@ -86,10 +92,13 @@ class LitLlama(LightningModule):
         self.make_scheduler = scheduler
         self.train_positions = train_positions or Contiguous()
         self.activation_checkpointing = activation_checkpointing
+        self.compile_layers = compile_layers
+        self.float8 = float8
         self.adapter = adapter
         self.model: LanguageModel | None = None
         self.checkpoint_position: dict[str, Any] | None = None
         self._checked: dict[tuple[int, ...], bool] = {}
+        self._budget: ActivationBudget | None = None
 
     def configure_model(self) -> None:
         """Build, adapt and shard the model, once."""
@@ -104,7 +113,13 @@ class LitLlama(LightningModule):
         self._check_data(llm.config.vocab_size)
         if self.adapter is not None:
             self._install(self.adapter)
-        self.activation_checkpointing.install(self.model)
+        device = self.trainer.strategy.root_device
+        if self.float8 is not None:
+            use_float8(self.model, self.float8, device)
+        on_gpu = device.type == "cuda"
+        self.activation_checkpointing.install(self.model, on_gpu)
+        for layer in self.model.layer_forwards:
+            layer.compiled = on_gpu if self.compile_layers is None else self.compile_layers
         if isinstance(self.trainer.strategy, FSDP2):
             self.trainer.strategy.shard(self.model)
 
@@ -145,8 +160,11 @@ class LitLlama(LightningModule):
         return self.model(*args, **kwargs)
 
     def on_train_start(self) -> None:
-        """Say what computes attention."""
+        """Say what computes attention, and prepare to measure the first step."""
         assert self.model is not None
+        choice = self.activation_checkpointing
+        if choice.mode == "auto" and self.device.type == "cuda":
+            self._budget = ActivationBudget(self.model, self.device, choice.memory_gib)
         blocks = self.model.isolates_by_blocks(self.device)
         packed = FLEX_ATTENTION if blocks else self._attention_kernel(masked=True)
         rank_zero_info(f"Attention: {self._attention_kernel()}; {packed} where a sequence holds several documents.")
@@ -245,6 +263,15 @@ class LitLlama(LightningModule):
         """Step, and free the gradients: Lightning would hold them through the next forward pass."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         optimizer.zero_grad()
+        if self._budget is not None:
+            modes = self._budget.settle()
+            self._budget = None
+            rank_zero_info(f"Activation checkpointing, layers: {', '.join(f'{n} {mode}' for mode, n in modes.items())}")
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Note what the first step needed."""
+        if self._budget is not None:
+            self._budget.note_peak()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the model's config, its rope and the strategy in effect."""

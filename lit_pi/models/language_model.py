@@ -9,6 +9,7 @@ from torch.nn.attention.flex_attention import BlockMask
 from transformers import PreTrainedModel
 
 from lit_pi.models.attention import blocks_are_fastest, document_mask
+from lit_pi.models.layer_forward import LayerForward
 from lit_pi.models.linear_cross_entropy import linear_cross_entropy, output_weight
 from lit_pi.models.past import Past
 from lit_pi.models.provenance import rope_parameters_of
@@ -40,7 +41,13 @@ class LanguageModel(nn.Module):
 
     Raises:
         UserError: the model's positions or logits are not made as in the LLaMA family.
+
+    Attributes:
+        layer_forwards: how each decoder layer runs, in order.
+        prunes: let the last layer leave out positions that are not scored, where nothing learns.
     """
+
+    prunes = True
 
     def __init__(self, llm: PreTrainedModel, position: PositionStrategy, rope: Rope) -> None:
         super().__init__()
@@ -52,6 +59,7 @@ class LanguageModel(nn.Module):
         if position.attention_rule is not None:
             install_rule(llm, self.rotary)
         self.llm = llm
+        self.layer_forwards = [LayerForward(layer, self.rotary) for layer in self.decoder_layers]
 
     @property
     def position(self) -> PositionStrategy:
@@ -90,13 +98,16 @@ class LanguageModel(nn.Module):
         if position_ids is None:
             position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
         self.rotary.context_length = context_length or input_ids.shape[1]
+        pruned = scored if self.prunes and not torch.is_grad_enabled() else None
+        self.layer_forwards[-1].scored = pruned
         hidden_states = self.llm.base_model(
             input_ids=input_ids,
             position_ids=position_ids,
             attention_mask=self._mask(document_ids),
             use_cache=False,
         ).last_hidden_state
-        if scored is not None:
+        self.layer_forwards[-1].scored = None
+        if scored is not None and hidden_states.shape[1] == input_ids.shape[1]:
             hidden_states = hidden_states[:, scored]
         token_nll, token_rank = linear_cross_entropy(hidden_states, output_weight(self.llm), targets, ranked)
         return token_nll if token_rank is None else Scores(token_nll, token_rank)

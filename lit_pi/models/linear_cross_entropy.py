@@ -1,5 +1,6 @@
 """Cross-entropy of a linear layer's logits, of which only a chunk is in memory at once."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,9 +12,10 @@ from transformers import PreTrainedModel
 
 from lit_pi.batches import IGNORE
 from lit_pi.errors import UserError
+from lit_pi.models.compilation import run_compiled
 
-POSITIONS = 1024
-"""Positions whose logits are in memory at once."""
+LOGITS = 2**27
+"""How many logits are in memory at once: those of 4,096 positions with LLaMA's vocabulary of 32,000."""
 
 _OWN_WAYS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
 
@@ -66,10 +68,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ctx: Any, hidden_states: Tensor, weight: Tensor, targets: Tensor, ranked: bool
     ) -> tuple[Tensor, Tensor | None]:
         ctx.save_for_backward(hidden_states, weight, targets)
+        fuse = hidden_states.is_cuda and any(ctx.needs_input_grad) and not ranked
+        positions = _positions(weight)
         token_nll, token_rank = [], []
-        for states, wanted in zip(hidden_states.split(POSITIONS), targets.split(POSITIONS), strict=True):
-            logits = _logits(states, weight)
-            token_nll.append(F.cross_entropy(logits, wanted, reduction="none"))
+        for states, wanted in zip(hidden_states.split(positions), targets.split(positions), strict=True):
+            if fuse:
+                token_nll.append(run_compiled(_nll, states @ weight.mT, wanted))
+                continue
+            logits = _wide(states @ weight.mT)
+            token_nll.append(_nll(logits, wanted))
             if ranked:
                 own = logits.gather(-1, wanted.clamp(min=0)[:, None])
                 # Not `>`: of logits that are not numbers, none is a first choice.
@@ -84,16 +91,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_nll: Tensor, grad_rank: Any) -> tuple[Tensor | None, Tensor | None, None, None]:
         hidden_states, weight, targets = ctx.saved_tensors
+        gradient = partial(run_compiled, _grad_logits) if hidden_states.is_cuda else _grad_logits
+        positions = _positions(weight)
         wide = torch.promote_types(weight.dtype, torch.float32)
         grad_hidden = torch.empty_like(hidden_states) if ctx.needs_input_grad[0] else None
         grad_weight = torch.zeros_like(weight, dtype=wide) if ctx.needs_input_grad[1] else None
-        for start in range(0, len(targets), POSITIONS):
-            rows = slice(start, start + POSITIONS)
-            states, wanted = hidden_states[rows], targets[rows]
-            grad_logits = _logits(states, weight).softmax(dim=-1)
-            grad_logits.scatter_add_(-1, wanted.clamp(min=0)[:, None], grad_logits.new_full((len(wanted), 1), -1.0))
-            grad_logits *= grad_nll[rows].masked_fill(wanted == IGNORE, 0)[:, None]
-            grad_logits = grad_logits.to(weight.dtype)
+        for start in range(0, len(targets), positions):
+            rows = slice(start, start + positions)
+            states = hidden_states[rows]
+            grad_logits = gradient(states @ weight.mT, targets[rows], grad_nll[rows])
             if grad_hidden is not None:
                 grad_hidden[rows] = grad_logits @ weight
             if grad_weight is not None:
@@ -101,6 +107,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None
 
 
-def _logits(states: Tensor, weight: Tensor) -> Tensor:
-    logits = states @ weight.mT
+def _positions(weight: Tensor) -> int:
+    return max(LOGITS // len(weight), 1)
+
+
+def _wide(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _nll(logits: Tensor, wanted: Tensor) -> Tensor:
+    return F.cross_entropy(_wide(logits), wanted, reduction="none")
+
+
+def _grad_logits(logits: Tensor, wanted: Tensor, grad_nll: Tensor) -> Tensor:
+    gradient = _wide(logits).softmax(dim=-1)
+    gradient.scatter_add_(-1, wanted.clamp(min=0)[:, None], gradient.new_full((len(wanted), 1), -1.0))
+    gradient *= grad_nll.masked_fill(wanted == IGNORE, 0)[:, None]
+    return gradient.to(logits.dtype)

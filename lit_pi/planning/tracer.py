@@ -94,7 +94,7 @@ class Tracer:
                     self._module.adapter.install(model)
         finally:
             torch.set_default_dtype(before)
-        self._module.activation_checkpointing.install(model)
+        self._module.activation_checkpointing.install(model, self._device.type == "cuda")
         return model
 
     def step(self, context_length: int) -> Trace:

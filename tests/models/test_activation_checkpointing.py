@@ -9,12 +9,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lit_pi.errors import UserError
-from lit_pi.models import LanguageModel
-from lit_pi.models.activation_checkpointing import ATTENTION_KERNELS, ActivationCheckpointing
+from lit_pi.models import LanguageModel, compilation
+from lit_pi.models.activation_checkpointing import ActivationCheckpointing
 from lit_pi.models.attention import ATTENTION
+from lit_pi.models.layer_forward import ATTENTION_KERNELS
 from lit_pi.positions import Extrapolate, PositionStrategy, Rope
 
-NONE = ActivationCheckpointing()
+NONE = ActivationCheckpointing("none")
 CHOICES = {
     "full": ActivationCheckpointing("full"),
     "attention_saved": ActivationCheckpointing("attention_saved"),
@@ -33,7 +34,7 @@ def built(position: PositionStrategy, choice: ActivationCheckpointing, dropout: 
     )  # fmt: skip
     llm = LlamaForCausalLM._from_config(config, attn_implementation=ATTENTION)
     model = LanguageModel(llm.double(), position, Rope(64, 1e4, 32))
-    choice.install(model)
+    choice.install(model, on_gpu=False)
     return model.train()
 
 
@@ -134,7 +135,7 @@ def test_parameters_keep_their_names_and_scoring_needs_no_gradients() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch reads it while it traces
-def test_one_compiled_graph_serves_all_layers() -> None:
+def test_one_compiled_graph_serves_all_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     def gradients(model: LanguageModel) -> list[torch.Tensor]:
         model(TOKENS[:, :-1], TOKENS[:, 1:]).mean().backward()
         return [parameter.grad for parameter in model.parameters()]
@@ -143,8 +144,9 @@ def test_one_compiled_graph_serves_all_layers() -> None:
     model = built(Extrapolate(), CHOICES["attention_saved"])
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    for layer in model.decoder_layers:
-        layer.compile(backend="aot_eager", fullgraph=True)
+    monkeypatch.setattr(compilation, "BACKEND", "aot_eager")
+    for layer in model.layer_forwards:
+        layer.compiled = True
     for found, wanted in zip(gradients(model), expected, strict=True):
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
@@ -153,7 +155,7 @@ def test_one_compiled_graph_serves_all_layers() -> None:
 
 def test_settings_that_do_nothing_are_refused() -> None:
     for settings in ({"offload": True}, {"every_n_layers": 2}):
-        with pytest.raises(UserError, match="no layer with mode `none`"):
-            ActivationCheckpointing(**settings)
+        with pytest.raises(UserError, match="chooses no layers with mode `none`"):
+            ActivationCheckpointing("none", **settings)
     with pytest.raises(UserError, match="every_n_layers is 0"):
         ActivationCheckpointing("full", every_n_layers=0)

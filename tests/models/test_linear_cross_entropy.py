@@ -11,11 +11,17 @@ from transformers import AutoModelForCausalLM, CohereConfig, LlamaConfig
 from lit_pi.batches import IGNORE
 from lit_pi.errors import UserError
 from lit_pi.models import LanguageModel, linear_cross_entropy
-from lit_pi.models.linear_cross_entropy import POSITIONS
 from lit_pi.models.linear_cross_entropy import linear_cross_entropy as chunked
 from lit_pi.positions import Extrapolate, Rope
 
 VOCAB, HIDDEN = 97, 16
+POSITIONS = 256
+"""Of a chunk."""
+
+
+@pytest.fixture(autouse=True)
+def several_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear_cross_entropy, "LOGITS", POSITIONS * VOCAB)
 
 
 def drawn(seq: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -47,8 +53,8 @@ def test_values_ranks_and_gradients_are_those_of_all_logits(seq: int, dtype: tor
 
 
 def test_chunks_in_bfloat16_add_up_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear_cross_entropy, "POSITIONS", 16)
-    hidden, weight, targets, _ = drawn(4 * POSITIONS, torch.bfloat16)
+    monkeypatch.setattr(linear_cross_entropy, "LOGITS", 16 * VOCAB)
+    hidden, weight, targets, _ = drawn(4096, torch.bfloat16)
     exact = [part.double().requires_grad_() for part in (hidden, weight)]
     chunked(*exact, targets)[0].mean().backward()
     for mixed in (False, True):
@@ -95,7 +101,7 @@ def test_the_models_logits_are_never_all_in_memory(tied: bool, monkeypatch: pyte
     llm(tokens[:, :-1], labels=tokens[:, :-1], shift_labels=tokens[:, 1:].contiguous()).loss.backward()
     expected = {name: parameter.grad for name, parameter in llm.named_parameters()}
     llm.zero_grad()
-    monkeypatch.setattr(linear_cross_entropy, "POSITIONS", 16)
+    monkeypatch.setattr(linear_cross_entropy, "LOGITS", 16 * 1000)
     with Largest() as largest:
         model(tokens[:, :-1], tokens[:, 1:]).mean().backward()
     # The weight of 1,000 x 16 elements is as large as 16 positions' logits.
