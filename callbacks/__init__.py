@@ -15,6 +15,7 @@ from lit_pi.callbacks.perplexity_curve import PerplexityCurve
 from lit_pi.callbacks.predictions import Predictions
 from lit_pi.callbacks.rope_guard import RopeGuard
 from lit_pi.callbacks.summary_quality import SummaryQuality
+from lit_pi.callbacks.throughput import Throughput
 
 __all__ = [
     "AttentionBounds",
@@ -27,4 +28,5 @@ __all__ = [
     "Predictions",
     "RopeGuard",
     "SummaryQuality",
+    "Throughput",
 ]

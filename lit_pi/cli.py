@@ -38,6 +38,7 @@ from lit_pi.callbacks import (
     Predictions,
     RopeGuard,
     SummaryQuality,
+    Throughput,
 )
 from lit_pi.data import LongContextData
 from lit_pi.data.prepare import prepare
@@ -127,6 +128,7 @@ class LitPiCLI(LightningCLI):
                     SummaryQuality(),
                     DecodeDifferences(),
                     Predictions(),
+                    Throughput(),
                 ],
                 "log_every_n_steps": 10,
                 "enable_model_summary": False,

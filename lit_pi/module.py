@@ -1,5 +1,6 @@
 """The LightningModule: a language model, a position strategy, and how they train and are scored."""
 
+from collections import Counter
 from typing import Any
 
 import torch
@@ -166,8 +167,8 @@ class LitLlama(LightningModule):
         if choice.mode == "auto" and self.device.type == "cuda":
             self._budget = ActivationBudget(self.model, self.device, choice.memory_gib)
         blocks = self.model.isolates_by_blocks(self.device)
-        packed = FLEX_ATTENTION if blocks else self._attention_kernel(masked=True)
-        rank_zero_info(f"Attention: {self._attention_kernel()}; {packed} where a sequence holds several documents.")
+        packed = FLEX_ATTENTION if blocks else self.attention_kernel(masked=True)
+        rank_zero_info(f"Attention: {self.attention_kernel()}; {packed} where a sequence holds several documents.")
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         """Mean negative log-likelihood of the batch's targets, in nats a token."""
@@ -266,7 +267,8 @@ class LitLlama(LightningModule):
         if self._budget is not None:
             modes = self._budget.settle()
             self._budget = None
-            rank_zero_info(f"Activation checkpointing, layers: {', '.join(f'{n} {mode}' for mode, n in modes.items())}")
+            kinds = ", ".join(f"{count} {mode}" for mode, count in modes.items())
+            rank_zero_info(f"Activation checkpointing of layers, to fill the GPU's memory: {kinds}.")
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Note what the first step needed."""
@@ -319,18 +321,24 @@ class LitLlama(LightningModule):
             "checkpoint": self.trainer.ckpt_path,
             "checkpoint_position": self.checkpoint_position,
             "precision": self.trainer.precision,
-            "compute_dtype": str(self._compute_dtype()).removeprefix("torch."),
-            "attention_kernel": self._attention_kernel(),
+            "compute_dtype": str(self.compute_dtype).removeprefix("torch."),
+            "attention_kernel": self.attention_kernel(),
+            "compiled": self.model.layer_forwards[0].compiled,
+            "float8": self.float8,
+            "activation_checkpointing": dict(Counter(layer.mode for layer in self.model.layer_forwards)),
             "one_forward_for_all_context_lengths": all(self._checked.values()),
         }
 
-    def _attention_kernel(self, masked: bool = False) -> str:
+    def attention_kernel(self, masked: bool = False) -> str:
+        """Name of what computes attention, also under a dense mask."""
         if self.position.attention_rule is not None:
             return RULE_ATTENTION
         rope = self.rope
-        return attention_kernel(self.device, self._compute_dtype(), rope.head_dim, rope.original_context, masked)
+        return attention_kernel(self.device, self.compute_dtype, rope.head_dim, rope.original_context, masked)
 
-    def _compute_dtype(self) -> torch.dtype:
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """In which matrices are multiplied, float8 aside."""
         if isinstance(self.trainer.strategy, FSDP2):
             return self.trainer.strategy.compute_dtype
         mixed = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}

@@ -1,6 +1,7 @@
 """Activation checkpointing that spends the GPU memory which a first step leaves."""
 
 from collections import Counter
+from itertools import pairwise
 
 import torch
 
@@ -65,7 +66,7 @@ def spend(layers: int, kept: dict[Mode, int], spare: float) -> list[Mode]:
     """
     rungs = [rung for rung in LADDER if rung in kept]
     modes: list[Mode] = [LADDER[0]] * layers
-    for low, high in zip(rungs, rungs[1:], strict=False):
+    for low, high in pairwise(rungs):
         price = max(kept[high] - kept[low], 1)
         for layer in reversed(range(layers)):
             if modes[layer] == low and price <= spare:

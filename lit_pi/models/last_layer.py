@@ -1,5 +1,7 @@
 """The last decoder layer, computed for scored positions only."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -29,7 +31,7 @@ def last_layer(
         scored: positions, ascending.
         phases: cosine and sine of all positions.
     """
-    attention = layer.get_submodule("self_attn")
+    attention: Any = layer.get_submodule("self_attn")
     states = layer.get_submodule("input_layernorm")(hidden_states)
     query, key, value = (
         _heads(attention, name, part) for name, part in (("q", states[:, scored]), ("k", states), ("v", states))
@@ -48,7 +50,7 @@ def last_layer(
     return hidden_states + layer.get_submodule("mlp")(states)
 
 
-def _heads(attention: nn.Module, name: str, states: Tensor) -> Float[Tensor, "batch heads seq head_dim"]:
+def _heads(attention: Any, name: str, states: Tensor) -> Float[Tensor, "batch heads seq head_dim"]:
     parts = attention.get_submodule(f"{name}_proj")(states).unflatten(-1, (-1, attention.head_dim))
     norm = getattr(attention, f"{name}_norm", None)
     return (parts if norm is None else norm(parts)).transpose(1, 2)

@@ -28,7 +28,7 @@ ATTENTION_KERNELS: list[Any] = [
 """What `attention_saved` keeps the results of; other attention runs again with the rest of its layer."""
 
 PRUNED_SHARE = 0.5
-"""Of a window's positions: where more are scored, the last layer's matrix of who sees whom costs more than it spares."""
+"""Of a window's positions: with more of them, the matrix of who sees whom costs the last layer more than it spares."""
 
 
 class LayerForward:
@@ -54,7 +54,7 @@ class LayerForward:
         self.measure: Callable[[int], None] | None = None
         self._layer = layer
         self._rotary = rotary
-        layer.forward = self  # type: ignore[method-assign, assignment]
+        layer.forward = self
 
     def __call__(self, hidden_states: Float[Tensor, "batch seq hidden"], *args: Any, **kwargs: Any) -> Tensor:
         """The layer's output, at all positions or the scored ones."""

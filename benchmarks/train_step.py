@@ -1,0 +1,158 @@
+"""What a step of full fine-tuning costs: `lit-pi fit` against stock transformers, on the same model and batches.
+
+python benchmarks/train_step.py --size 7b --context-length 32768 --output train.json                     # one H200
+python benchmarks/train_step.py --size 2m --context-length 256 --batch-size 16 --device cpu              # a laptop
+
+Each row is a process of its own, with random weights and text of the running interpreter's library. The rival is a
+plain loop over stock transformers: FlashAttention-2 (torch's own), gradient checkpointing of every layer, all logits,
+fused AdamW; on CPUs, no checkpointing. Steps are timed one by one; medians and ranges are over those after the third.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+STOCHASTIC = ["--model.optimizer=configs/optimizer/adamw_stochastic_rounding.yaml", "--trainer.precision=bf16-true"]
+ROWS: dict[str, list[str]] = {
+    "bf16": STOCHASTIC,
+    "bf16, 8-bit states": ["--model.optimizer=configs/optimizer/adamw_8bit.yaml", "--trainer.precision=bf16-true"],
+    "bf16, float32 master": ["--trainer.strategy=fsdp2", "--model.optimizer=configs/optimizer/adamw.yaml"],
+    "float8": [*STOCHASTIC, "--model.float8=tensorwise"],
+    "float32": ["--model.optimizer=configs/optimizer/adamw.yaml"],
+}
+"""Options of `lit-pi fit` by row."""
+
+STOCK = "stock transformers"
+WARM_UP = 3
+
+
+def lit_pi(arguments: argparse.Namespace, row: str, folder: Path) -> dict[str, Any]:
+    """Run `lit-pi fit`, and what its `Throughput` has measured."""
+    command = [
+        sys.executable, "-m", "lit_pi", "fit", "--model.llm=FromScratch", f"--model.llm.size={arguments.size}",
+        "--model.position=configs/position/interpolate.yaml", "--data=configs/data/standard_library.yaml",
+        f"--data.context_length={arguments.context_length}", f"--data.batch_size={arguments.batch_size}",
+        "--data.packing=concatenated", "--data.evaluations={}", f"--trainer.max_steps={arguments.steps + WARM_UP}",
+        f"--trainer.accelerator={arguments.device}", "--trainer.devices=1", "--trainer.limit_val_batches=0",
+        "--trainer.enable_progress_bar=false", "--checkpoint.save_top_k=0", f"--trainer.default_root_dir={folder}",
+        *ROWS[row], *arguments.option,
+    ]  # fmt: skip
+    done = subprocess.run(command, stdout=sys.stderr, check=False)
+    if done.returncode:
+        return {"failed": f"exit status {done.returncode}"}
+    (record,) = json.loads((folder / "results.json").read_text())["records"]
+    return record | {"seconds": record["step_seconds"], "gib": record.get("peak_gib"), "mfu": record.get("mfu")}
+
+
+def stock(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The plain loop, in this process."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from lit_pi.models.sizes import LLAMA_SIZES
+
+    on_gpu = arguments.device == "cuda"
+    if on_gpu:
+        # One kernel alone, so that another one cannot take its place unseen.
+        torch.backends.cuda.enable_cudnn_sdp(False)
+        torch.backends.cuda.enable_mem_efficient_sdp(False)
+        torch.backends.cuda.enable_math_sdp(False)
+    torch.manual_seed(0)
+    with torch.device(arguments.device):
+        config = LlamaConfig(**LLAMA_SIZES[arguments.size] | {"max_position_embeddings": arguments.context_length})
+        dtype = torch.bfloat16 if on_gpu else torch.float32
+        model = LlamaForCausalLM._from_config(config, dtype=dtype, attn_implementation="sdpa").train()
+    if on_gpu:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+    shape = arguments.batch_size, arguments.context_length
+    seconds = []
+    for _ in range(arguments.steps + WARM_UP):
+        ids = torch.randint(config.vocab_size, shape, device=arguments.device)
+        _synchronize(arguments.device)
+        start = time.perf_counter()
+        model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        _synchronize(arguments.device)
+        seconds.append(time.perf_counter() - start)
+    gib = torch.cuda.max_memory_allocated() / 2**30 if on_gpu else None
+    return {"seconds": seconds[WARM_UP:], "gib": gib, "mfu": None}
+
+
+def _synchronize(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def alone(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The plain loop, in a process of its own."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--stock"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    return json.loads(done.stdout) if done.returncode == 0 else {"failed": f"exit status {done.returncode}"}
+
+
+def table(arguments: argparse.Namespace, found: dict[str, dict[str, Any]], device: str) -> str:
+    """Medians and ranges, in Markdown."""
+    tokens = arguments.batch_size * arguments.context_length
+    lines = [
+        f"{device}, torch {torch.__version__}; {arguments.size}, {arguments.batch_size} x {arguments.context_length:,} "
+        f"tokens a step, {arguments.steps} steps\n",
+        "| | tokens/s, median (range) | stock = 1 | MFU | GiB |",
+        "|:---|---:|---:|---:|---:|",
+    ]
+    base = statistics.median(found[STOCK]["seconds"]) if "seconds" in found.get(STOCK, {}) else None
+    for row, result in found.items():
+        if "failed" in result:
+            lines.append(f"| {row} | {result['failed']} | | | |")
+            continue
+        seconds = result["seconds"]
+        middle = statistics.median(seconds)
+        ratio = f"{base / middle:.2f}" if base else ""
+        mfu = f"{result['mfu']:.1%}" if result["mfu"] else ""
+        gib = f"{result['gib']:.1f}" if result["gib"] else ""
+        lines.append(
+            f"| {row} | {tokens / middle:,.0f} ({tokens / max(seconds):,.0f} to {tokens / min(seconds):,.0f}) | {ratio} "
+            f"| {mfu} | {gib} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="7b", help="of `FromScratch`")
+    parser.add_argument("--context-length", type=int, default=32_768)
+    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=6, help="timed, after 3 that are not")
+    parser.add_argument("--rows", nargs="+", default=[STOCK, "bf16"], choices=[STOCK, *ROWS])
+    parser.add_argument("--option", nargs="+", default=[], help="of `lit-pi fit`, for all of its rows")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--output", type=Path, help="a JSON file for everything measured; the table goes beside it")
+    parser.add_argument("--stock", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.stock:
+        print(json.dumps(stock(arguments)))
+        return
+    os.environ.setdefault("LIT_PI_CACHE", str(Path.cwd() / ".cache"))
+    found: dict[str, dict[str, Any]] = {}
+    device = torch.cuda.get_device_name() if arguments.device == "cuda" else "CPU"
+    with tempfile.TemporaryDirectory() as folder:
+        for number, row in enumerate(arguments.rows):
+            found[row] = alone(arguments) if row == STOCK else lit_pi(arguments, row, Path(folder) / str(number))
+            print(table(arguments, found, device), file=sys.stderr)
+            if arguments.output:
+                arguments.output.write_text(json.dumps({"device": device, "rows": found}, indent=1, default=str))
+                arguments.output.with_suffix(".md").write_text(table(arguments, found, device) + "\n")
+    print(table(arguments, found, device))
+
+
+if __name__ == "__main__":
+    main()
