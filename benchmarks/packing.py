@@ -25,6 +25,7 @@ from lit_pi.batches import TrainingBatch
 from lit_pi.data.sequences import collate
 from lit_pi.models import FromScratch, LanguageModel
 from lit_pi.models import language_model as language_model_module
+from lit_pi.models.activation_checkpointing import ActivationCheckpointing
 from lit_pi.models.attention import FLEX_ATTENTION, attention_kernel
 from lit_pi.module import LitLlama
 from lit_pi.positions import Interpolate
@@ -95,12 +96,10 @@ def build(arguments: argparse.Namespace) -> LitLlama:
     with torch.device(arguments.device):
         llm, rope = source.build()
     torch.set_default_dtype(torch.float32)
-    if arguments.checkpointing:
-        llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     module.model = LanguageModel(llm, stretched, rope).train()
-    if arguments.compile:
-        for layer in module.model.decoder_layers:
-            layer.compile()
+    ActivationCheckpointing("attention_saved" if arguments.checkpointing else "none").install(module.model, on_gpu=True)
+    for layer in module.model.layer_forwards:
+        layer.compiled = arguments.compile
     return module
 
 
@@ -194,13 +193,15 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--checkpointing", action=argparse.BooleanOptionalAction, help="by default for 7b alone")
     parser.add_argument("--dense", action=argparse.BooleanOptionalAction, default=True, help="the dense mask too")
-    parser.add_argument("--compile", action="store_true", help="each decoder layer")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="each layer; by default on GPUs")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="a JSON file for everything measured")
     arguments = parser.parse_args()
     if arguments.checkpointing is None:
         arguments.checkpointing = arguments.size == "7b"
+    if arguments.compile is None:
+        arguments.compile = arguments.device.startswith("cuda")
     torch.manual_seed(arguments.seed)
     found = measure(arguments)
     table = report(arguments, found)

@@ -4,8 +4,8 @@ python benchmarks/score_windows.py --size 2m --context-lengths 128 256 512 1024 
 python benchmarks/score_windows.py --size 7b --context-lengths 2048 4096 8192 16384 32768 --stride 256 --device cuda \
     --documents 100 --document-tokens 100000 --output gpu
 
-The plain loop is that of the public scripts: a run for each context length, one window at a time, all logits, torch's
-attention, on stock transformers. Both sides score the same windows in turn, and their mean losses are compared. Of
+The plain loop is that of the public scripts: a run for each context length, one window at a time, all logits,
+FlashAttention-2 on GPUs, on stock transformers. Both sides score the same windows in turn, and their mean losses are compared. Of
 each shape of window a few are run; times of all windows are extrapolated from them by exact counts. With `--losses`,
 a run directory with `scores/`, it is added how many windows a 95 % interval of half a per cent takes, and the ratio
 when only those are run.
@@ -17,6 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ import pyarrow.parquet
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lit_pi.data.evaluations.perplexity import WindowBatches
@@ -81,7 +83,10 @@ def build(arguments: argparse.Namespace) -> tuple[LanguageModel, LlamaForCausalL
     stock.load_state_dict(llm.state_dict(), assign=True)
     with torch.device(arguments.device):
         stock.model.rotary_emb = type(stock.model.rotary_emb)(config)
-    return LanguageModel(llm, position, rope).eval(), stock.eval()
+    model = LanguageModel(llm, position, rope).eval()
+    for layer in model.layer_forwards:
+        layer.compiled = arguments.device == "cuda"
+    return model, stock.eval()
 
 
 def timed(step: Callable[[], Any], device: str) -> tuple[float, Any]:
@@ -97,7 +102,8 @@ def timed(step: Callable[[], Any], device: str) -> tuple[float, Any]:
 
 def plain_window(stock: LlamaForCausalLM, tokens: Tensor, scored: range) -> Tensor:
     """Losses in nats, in the style of the public scripts: all logits, of which the scored ones count."""
-    logits = stock(tokens[None, : scored.stop], use_cache=False).logits[0]
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION) if tokens.is_cuda else nullcontext():
+        logits = stock(tokens[None, : scored.stop], use_cache=False).logits[0]
     labels = torch.full((scored.stop,), -100, device=tokens.device)
     labels[scored.start :] = tokens[scored.start + 1 : scored.stop + 1]
     return F.cross_entropy(logits.float(), labels, reduction="none")[scored.start :]

@@ -43,7 +43,7 @@ def lit_pi(arguments: argparse.Namespace, row: str, folder: Path) -> dict[str, A
         f"--data.context_length={arguments.context_length}", f"--data.batch_size={arguments.batch_size}",
         "--data.packing=concatenated", "--data.evaluations={}", f"--trainer.max_steps={arguments.steps + WARM_UP}",
         f"--trainer.accelerator={arguments.device}", "--trainer.devices=1", "--trainer.limit_val_batches=0",
-        "--trainer.enable_progress_bar=false", "--checkpoint.save_top_k=0", f"--trainer.default_root_dir={folder}",
+        f"--trainer.accumulate_grad_batches={arguments.accumulate}", "--trainer.enable_progress_bar=false", "--checkpoint.save_top_k=0", f"--trainer.default_root_dir={folder}",
         *ROWS[row], *arguments.option,
     ]  # fmt: skip
     done = subprocess.run(command, stdout=sys.stderr, check=False)
@@ -76,10 +76,11 @@ def stock(arguments: argparse.Namespace) -> dict[str, Any]:
     shape = arguments.batch_size, arguments.context_length
     seconds = []
     for _ in range(arguments.steps + WARM_UP):
-        ids = torch.randint(config.vocab_size, shape, device=arguments.device)
         _synchronize(arguments.device)
         start = time.perf_counter()
-        model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+        for _ in range(arguments.accumulate):
+            ids = torch.randint(config.vocab_size, shape, device=arguments.device)
+            model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         _synchronize(arguments.device)
@@ -102,10 +103,10 @@ def alone(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def table(arguments: argparse.Namespace, found: dict[str, dict[str, Any]], device: str) -> str:
     """Medians and ranges, in Markdown."""
-    tokens = arguments.batch_size * arguments.context_length
+    tokens = arguments.accumulate * arguments.batch_size * arguments.context_length
     lines = [
-        f"{device}, torch {torch.__version__}; {arguments.size}, {arguments.batch_size} x {arguments.context_length:,} "
-        f"tokens a step, {arguments.steps} steps\n",
+        f"{device}, torch {torch.__version__}; {arguments.size}, batches of {arguments.batch_size} x "
+        f"{arguments.context_length:,} tokens, {arguments.accumulate} a step, {arguments.steps} steps\n",
         "| | tokens/s, median (range) | stock = 1 | MFU | GiB |",
         "|:---|---:|---:|---:|---:|",
     ]
@@ -119,10 +120,8 @@ def table(arguments: argparse.Namespace, found: dict[str, dict[str, Any]], devic
         ratio = f"{base / middle:.2f}" if base else ""
         mfu = f"{result['mfu']:.1%}" if result["mfu"] else ""
         gib = f"{result['gib']:.1f}" if result["gib"] else ""
-        lines.append(
-            f"| {row} | {tokens / middle:,.0f} ({tokens / max(seconds):,.0f} to {tokens / min(seconds):,.0f}) | {ratio} "
-            f"| {mfu} | {gib} |"
-        )
+        rates = f"{tokens / middle:,.0f} ({tokens / max(seconds):,.0f} to {tokens / min(seconds):,.0f})"
+        lines.append(f"| {row} | {rates} | {ratio} | {mfu} | {gib} |")
     return "\n".join(lines)
 
 
@@ -131,6 +130,7 @@ def main() -> None:
     parser.add_argument("--size", default="7b", help="of `FromScratch`")
     parser.add_argument("--context-length", type=int, default=32_768)
     parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--accumulate", type=int, default=1, help="batches of a step")
     parser.add_argument("--steps", type=int, default=6, help="timed, after 3 that are not")
     parser.add_argument("--rows", nargs="+", default=[STOCK, "bf16"], choices=[STOCK, *ROWS])
     parser.add_argument("--option", nargs="+", default=[], help="of `lit-pi fit`, for all of its rows")

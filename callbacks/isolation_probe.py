@@ -1,5 +1,7 @@
 """Proof that packed documents do not see each other, on the very model that is about to train."""
 
+from contextlib import nullcontext
+
 import torch
 from jaxtyping import Bool, Float, Int
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -10,6 +12,7 @@ from torch import Tensor
 from lit_pi.batches import TrainingBatch
 from lit_pi.data import LongContextData
 from lit_pi.errors import UserError
+from lit_pi.models.float8 import in_high_precision
 from lit_pi.module import LitLlama
 
 PARTS = (3, 5, 2, 3)
@@ -32,10 +35,10 @@ class IsolationProbe(Callback):
     The probe is a batch shaped as those of training, several documents a row, through the model as it will train:
     compiled, sharded, adapted; four forwards, the same on every rank. Scores of other documents, of other rows and of
     earlier tokens must stay the same to the bit: kernels compute each row of a matrix product on its own and masked
-    pairs have weight zero exactly. Where two equal runs differ, a kernel has no fixed order of summation, and scores
-    may differ by a few times as much. Later tokens of the document must move, and all its scores when its positions
-    are halved, where the strategy has positions. Without packed documents (see `data.packing`) it probes what still
-    holds: rows and causality.
+    pairs have weight zero exactly (it probes without float8, in which all tokens of a tensor share a scale). Where two
+    equal runs differ, a kernel has no fixed order of summation, and scores may differ by a few times as much. Later
+    tokens of the document must move, and all its scores when its positions are halved, where the strategy has
+    positions. Without packed documents (see `data.packing`) it probes what still holds: rows and causality.
 
     Args:
         seed: of the probe's tokens.
@@ -54,7 +57,8 @@ class IsolationProbe(Callback):
         assert isinstance(data, LongContextData) and isinstance(pl_module, LitLlama) and pl_module.model is not None
         shape, vocab_size = (data.batch_size, data.context_length), pl_module.model.llm.config.vocab_size
         batch, place = probe(*shape, vocab_size, data.packing == "packed", self.seed)
-        with without_trace(pl_module):
+        precise = nullcontext() if pl_module.float8 is None else in_high_precision(pl_module.model)
+        with without_trace(pl_module), precise:
             wrong, noise = _run(pl_module, batch, place, vocab_size)
         if not trainer.strategy.reduce_boolean_decision(wrong is None, all=True):
             raise UserError(

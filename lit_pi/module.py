@@ -264,14 +264,13 @@ class LitLlama(LightningModule):
         """Step, and free the gradients: Lightning would hold them through the next forward pass."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         optimizer.zero_grad()
-        if self._budget is not None:
-            modes = self._budget.settle()
+        if self._budget is not None and (modes := self._budget.settle()) is not None:
             self._budget = None
             kinds = ", ".join(f"{count} {mode}" for mode, count in modes.items())
             rank_zero_info(f"Activation checkpointing of layers, to fill the GPU's memory: {kinds}.")
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Note what the first step needed."""
+        """Note what one of the first steps needed."""
         if self._budget is not None:
             self._budget.note_peak()
 

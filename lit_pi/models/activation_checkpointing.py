@@ -16,7 +16,7 @@ class ActivationCheckpointing:
         mode: `none` keeps all activations; `full` keeps each layer's input and runs the layer's forward again;
             `attention_saved` keeps what fused attention kernels give too, so that only the cheaper rest runs again;
             `auto` spends the memory that is left on GPUs: the first step runs under `full` and is measured, then as
-            many layers as fit keep what attention gives, and all else if that fits too. On CPUs it is `none`.
+            many layers as fit keep what attention gives, and all else where that fits too. On CPUs it is `none`.
         every_n_layers: checkpoint one layer of so many; the others keep all activations.
         offload: keep the layers' inputs in the CPU's memory until the backward pass needs them.
         memory_gib: GiB of a GPU that `auto` may fill; by default all but a reserve.

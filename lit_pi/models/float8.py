@@ -1,8 +1,11 @@
 """Matrix products of decoder layers in float8, with weights that stay as they are."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
+from torch import nn
 
 from lit_pi.errors import UserError
 from lit_pi.models.language_model import LanguageModel
@@ -30,3 +33,16 @@ def use_float8(model: LanguageModel, recipe: Float8, device: torch.device) -> No
             "of compute capability 8.9 or later"
         )
     convert_to_float8_training(model.decoder_layers, config=Float8LinearConfig.from_recipe_name(recipe))
+
+
+@contextmanager
+def in_high_precision(model: LanguageModel) -> Iterator[None]:
+    """Multiply as without `use_float8`: where a whole tensor has one scale, its tokens round one another."""
+    classes = {module: type(module) for module in model.modules() if isinstance(module, nn.Linear)}
+    for module in classes:
+        module.__class__ = nn.Linear
+    try:
+        yield
+    finally:
+        for module, kind in classes.items():
+            module.__class__ = kind

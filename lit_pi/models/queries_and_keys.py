@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -19,6 +20,9 @@ Watcher = Callable[[int, Float[Tensor, "batch seq heads head_dim"], Float[Tensor
 def watched(model: LanguageModel, watcher: Watcher) -> Iterator[None]:
     """Hand unrotated queries and keys of every forward to a watcher, which must not keep them: they fill a memory."""
     with ExitStack() as hooks:
+        hooks.enter_context(torch.compiler.set_stance("force_eager"))  # compiled layers know no later hooks
+        hooks.callback(setattr, model, "prunes", model.prunes)
+        model.prunes = False
         for number, layer in enumerate(model.decoder_layers):
             attention = layer.get_submodule("self_attn")
             seen: dict[str, Tensor] = {}
@@ -42,7 +46,8 @@ def rotated_keys(model: LanguageModel) -> Iterator[list[Float[Tensor, "batch kv_
 
     ALL_ATTENTION_FUNCTIONS[name] = spy
     try:
-        yield keys
+        with torch.compiler.set_stance("force_eager"):
+            yield keys
     finally:
         del ALL_ATTENTION_FUNCTIONS[name]
 
