@@ -48,7 +48,13 @@ class KernelShares(Callback):
         torch.cuda.synchronize()
         self._profile.stop()
         events = self._profile.events()
-        record = shares([event for event in events if event.device_type == torch.autograd.DeviceType.CUDA])
+        record = shares(
+            [
+                event
+                for event in events
+                if event.device_type == torch.autograd.DeviceType.CUDA and not event.is_user_annotation
+            ]
+        )
         waits = Counter(event.name for event in events if event.name.startswith(WAITS))
         seconds: Counter[str] = Counter()
         for event in events:

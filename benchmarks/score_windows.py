@@ -5,10 +5,10 @@ python benchmarks/score_windows.py --size 7b --context-lengths 2048 4096 8192 16
     --documents 100 --document-tokens 100000 --output gpu
 
 The plain loop is that of the public scripts: a run for each context length, one window at a time, all logits,
-FlashAttention-2 on GPUs, on stock transformers. Both sides score the same windows in turn, and their mean losses are compared. Of
-each shape of window a few are run; times of all windows are extrapolated from them by exact counts. With `--losses`,
-a run directory with `scores/`, it is added how many windows a 95 % interval of half a per cent takes, and the ratio
-when only those are run.
+FlashAttention-2 on GPUs, on stock transformers. Both sides score the same windows in turn, and their mean losses are
+compared. Of each shape of window a few are run; times of all windows are extrapolated from them by exact counts. With
+`--losses`, a run directory with `scores/`, it is added how many windows a 95 % interval of half a per cent takes, and
+the ratio when only those are run.
 """
 
 import argparse

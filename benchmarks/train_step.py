@@ -43,7 +43,8 @@ def lit_pi(arguments: argparse.Namespace, row: str, folder: Path) -> dict[str, A
         f"--data.context_length={arguments.context_length}", f"--data.batch_size={arguments.batch_size}",
         "--data.packing=concatenated", "--data.evaluations={}", f"--trainer.max_steps={arguments.steps + WARM_UP}",
         f"--trainer.accelerator={arguments.device}", "--trainer.devices=1", "--trainer.limit_val_batches=0",
-        f"--trainer.accumulate_grad_batches={arguments.accumulate}", "--trainer.enable_progress_bar=false", "--checkpoint.save_top_k=0", f"--trainer.default_root_dir={folder}",
+        f"--trainer.accumulate_grad_batches={arguments.accumulate}", "--trainer.enable_progress_bar=false",
+        "--checkpoint.save_top_k=0", f"--trainer.default_root_dir={folder}",
         *ROWS[row], *arguments.option,
     ]  # fmt: skip
     done = subprocess.run(command, stdout=sys.stderr, check=False)

@@ -13,6 +13,7 @@ from lit_pi.callbacks.multiple_choice_accuracy import MultipleChoiceAccuracy
 from lit_pi.callbacks.passkey_retrieval import PasskeyRetrieval
 from lit_pi.callbacks.perplexity_curve import PerplexityCurve
 from lit_pi.callbacks.predictions import Predictions
+from lit_pi.callbacks.progress_bar import LossProgressBar
 from lit_pi.callbacks.rope_guard import RopeGuard
 from lit_pi.callbacks.summary_quality import SummaryQuality
 from lit_pi.callbacks.throughput import Throughput
@@ -22,6 +23,7 @@ __all__ = [
     "Checkpoint",
     "DecodeDifferences",
     "IsolationProbe",
+    "LossProgressBar",
     "MultipleChoiceAccuracy",
     "PasskeyRetrieval",
     "PerplexityCurve",

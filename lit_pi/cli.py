@@ -16,7 +16,7 @@ from docstring_parser import parse as parse_docstring
 from jsonargparse import set_parsing_settings
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -32,6 +32,7 @@ from lit_pi.callbacks import (
     Checkpoint,
     DecodeDifferences,
     IsolationProbe,
+    LossProgressBar,
     MultipleChoiceAccuracy,
     PasskeyRetrieval,
     PerplexityCurve,
@@ -233,7 +234,7 @@ class LitPiCLI(LightningCLI):
             isinstance(callback, ProgressBar) for callback in config["callbacks"] or []
         ):
             # Lightning's other bar counts epochs that a run of so many steps does not have.
-            config["callbacks"] = [*(config["callbacks"] or []), TQDMProgressBar()]
+            config["callbacks"] = [*(config["callbacks"] or []), LossProgressBar()]
         plugins = config["plugins"] if isinstance(config["plugins"], list) else [config["plugins"]]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             kwargs["plugins"] = [*(plugin for plugin in plugins if plugin is not None), AtomicCheckpointIO()]

@@ -176,7 +176,7 @@ class LitLlama(LightningModule):
         token_nll = self.learn(batch._replace(position_ids=positions))
         # A sequence may hold nothing but a prompt.
         loss = token_nll.sum() / (batch.targets != IGNORE).sum().clamp(min=1)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.input_ids))
+        self.log("train/loss", loss, batch_size=len(batch.input_ids))
         return loss
 
     def learn(self, batch: TrainingBatch) -> Float[Tensor, "batch seq"]:

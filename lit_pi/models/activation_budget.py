@@ -11,7 +11,7 @@ from lit_pi.models.layer_forward import Mode
 RESERVE = 0.03
 """Part of a GPU's memory that stays free: for the gaps between blocks that torch's allocator leaves."""
 
-LADDER: tuple[Mode, ...] = ("full", "attention_saved", "none")
+LADDER: tuple[Mode, ...] = ("full", "attention_saved", "products_saved", "none")
 """From the least that a layer keeps to the most: the first step up spares most work for its memory at long contexts."""
 
 STEPS = 3

@@ -15,8 +15,9 @@ class ActivationCheckpointing:
     Args:
         mode: `none` keeps all activations; `full` keeps each layer's input and runs the layer's forward again;
             `attention_saved` keeps what fused attention kernels give too, so that only the cheaper rest runs again;
+            `products_saved` keeps what matrix products give as well, so that only element-wise operations run again;
             `auto` spends the memory that is left on GPUs: the first step runs under `full` and is measured, then as
-            many layers as fit keep what attention gives, and all else where that fits too. On CPUs it is `none`.
+            many layers as fit keep what attention gives, then products, then all. On CPUs it is `none`.
         every_n_layers: checkpoint one layer of so many; the others keep all activations.
         offload: keep the layers' inputs in the CPU's memory until the backward pass needs them.
         memory_gib: GiB of a GPU that `auto` may fill; by default all but a reserve.
@@ -39,8 +40,8 @@ class ActivationCheckpointing:
             )
         if self.mode in ("none", "auto") and (self.offload or self.every_n_layers > 1):
             raise UserError(
-                f"model.activation_checkpointing chooses no layers with mode `{self.mode}`: choose `full` or "
-                "`attention_saved`, or leave out `every_n_layers` and `offload`"
+                f"model.activation_checkpointing chooses no layers with mode `{self.mode}`: choose another one, "
+                "or leave out `every_n_layers` and `offload`"
             )
         if self.memory_gib is not None and (self.mode != "auto" or self.memory_gib <= 0):
             raise UserError(

@@ -15,8 +15,8 @@ from lit_pi.models.compilation import run_compiled
 from lit_pi.models.last_layer import PRUNABLE, last_layer
 from lit_pi.models.rotary import RotaryEmbedding
 
-Mode = Literal["none", "full", "attention_saved"]
-"""What is checkpointed: nothing, all but the layer's input, or all but that and what attention kernels give."""
+Mode = Literal["none", "full", "attention_saved", "products_saved"]
+"""What is checkpointed: nothing, all but the layer's input, or all but that and what the named kernels give."""
 
 ATTENTION_KERNELS: list[Any] = [
     torch.ops.aten._scaled_dot_product_cudnn_attention.default,
@@ -26,6 +26,18 @@ ATTENTION_KERNELS: list[Any] = [
     torch.ops.higher_order.flex_attention,
 ]
 """What `attention_saved` keeps the results of; other attention runs again with the rest of its layer."""
+
+MATRIX_PRODUCTS: list[Any] = [
+    torch.ops.aten.mm.default,
+    torch.ops.aten.addmm.default,
+    torch.ops.aten._scaled_mm.default,
+]
+"""What `products_saved` keeps the results of too."""
+
+SAVED: dict[Mode, list[Any]] = {
+    "attention_saved": ATTENTION_KERNELS,
+    "products_saved": ATTENTION_KERNELS + MATRIX_PRODUCTS,
+}
 
 PRUNED_SHARE = 0.5
 """Of a window's positions: with more of them, the matrix of who sees whom costs the last layer more than it spares."""
@@ -103,8 +115,8 @@ def _checkpointed(run: Callable[..., Tensor], mode: Mode, *args: Any, **kwargs: 
     if mode == "none":
         return run(*args, **kwargs)
     options: dict[str, Any] = {"use_reentrant": False}
-    if mode == "attention_saved":
-        options["context_fn"] = partial(create_selective_checkpoint_contexts, ATTENTION_KERNELS)
+    if mode in SAVED:
+        options["context_fn"] = partial(create_selective_checkpoint_contexts, SAVED[mode])
     return checkpoint(run, *args, **options, **kwargs)
 
 

@@ -19,6 +19,7 @@ NONE = ActivationCheckpointing("none")
 CHOICES = {
     "full": ActivationCheckpointing("full"),
     "attention_saved": ActivationCheckpointing("attention_saved"),
+    "products_saved": ActivationCheckpointing("products_saved"),
     "every-second": ActivationCheckpointing("full", every_n_layers=2),
     "offload": ActivationCheckpointing("attention_saved", offload=True),
 }
@@ -84,7 +85,13 @@ class Calls(TorchDispatchMode):
 
 @pytest.mark.parametrize(
     ("name", "attention", "products"),
-    [("full", 2, 2), ("attention_saved", 1, 2), ("every-second", 1.5, 1.5), ("offload", 1, 2)],
+    [
+        ("full", 2, 2),
+        ("attention_saved", 1, 2),
+        ("products_saved", 1, 1),
+        ("every-second", 1.5, 1.5),
+        ("offload", 1, 2),
+    ],
 )
 def test_what_runs_again(name: str, attention: float, products: float) -> None:
     def ran(choice: ActivationCheckpointing) -> Calls:
