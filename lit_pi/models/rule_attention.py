@@ -38,22 +38,24 @@ def rule_attention(
     assert rotary.position_ids is not None
     groups = query.shape[1] // key.shape[1]
     query_positions, key_positions = rotary.position_ids, rotary.key_position_ids
+    past = key.shape[2] - query.shape[2]
     if sequence_split is None:
-        places = torch.arange(key.shape[2] - query.shape[2], key.shape[2])
+        places = torch.arange(past, key.shape[2], device=key.device)
     else:
         key, value = sequence_split.gather(key, dim=2), sequence_split.gather(value, dim=2)
-        places, key_positions = sequence_split.places.cpu(), sequence_split.key_position_ids
+        places, key_positions = sequence_split.places, sequence_split.key_position_ids
     if key_positions is None:
         key_positions = query_positions
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     output = []
     for start in range(0, query.shape[2], QUERIES):
         rows = slice(start, start + QUERIES)
-        seen = slice(0, int(places[rows][-1]) + 1)
+        stop = min(rows.stop, query.shape[2])
+        seen = slice(0, stop + past if sequence_split is None else sequence_split.seen_by(stop))
         scores = rule_scores(
             rotary, query[:, :, rows], key[:, :, seen], query_positions[:, rows], key_positions[:, seen]
         )
-        allowed = _allowed(attention_mask, rows, seen, places[rows]).to(scores.device)
+        allowed = _allowed(attention_mask, rows, seen, places[rows])
         weights = (scores * scaling).masked_fill(~allowed, -torch.inf)
         wide = torch.promote_types(weights.dtype, torch.float32)
         output.append(weights.softmax(-1, dtype=wide).to(value.dtype) @ value[:, :, seen])
@@ -101,7 +103,7 @@ def _allowed(
     """The mask's part, or causal attention of queries at these places."""
     if mask is not None:
         return mask[:, :, rows, seen]
-    return (places[:, None] >= torch.arange(seen.stop))[None, None]
+    return (places[:, None] >= torch.arange(seen.stop, device=places.device))[None, None]
 
 
 AttentionInterface.register(RULE_ATTENTION, rule_attention)

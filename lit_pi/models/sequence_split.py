@@ -41,7 +41,7 @@ class SequenceSplit:
     ) -> None:
         self.mesh = mesh
         self._seq, ranks, device = position_ids.shape[1], mesh.size(), position_ids.device
-        chunk = math.ceil(self._seq / (2 * ranks))
+        chunk = self._chunk = math.ceil(self._seq / (2 * ranks))
         self._padding = 2 * ranks * chunk - self._seq
         chunks = torch.arange(2 * ranks * chunk, device=device).view(2 * ranks, chunk)
         by_rank = torch.stack((chunks[:ranks], chunks[ranks:].flip(0)), dim=1).view(ranks, 2 * chunk)
@@ -58,6 +58,12 @@ class SequenceSplit:
     def own(self, whole: Shaped[Tensor, "rows seq"], value: int = 0) -> Shaped[Tensor, "rows own"]:
         """This rank's part, with `value` where there is padding."""
         return self.padded(whole, value)[:, self.places]
+
+    def seen_by(self, own: int) -> int:
+        """Keys that this rank's first `own` positions can see under causal attention."""
+        rank = self.mesh.get_local_rank()
+        chunks_before = rank if own <= self._chunk else 2 * (self.mesh.size() - 1 - rank) + rank
+        return chunks_before * self._chunk + own
 
     def own_targets(self, targets: Int[Tensor, "rows scored"]) -> Int[Tensor, "rows own_scored"]:
         """Those of this rank's positions that are to be scored."""

@@ -1,16 +1,20 @@
 """Two processes that split every sequence between them learn, score and write what one process does."""
 
-import csv
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
-import pyarrow.parquet
 import pytest
-from launched import launch
+from launched import found_in, launch
+from lightning.pytorch import Trainer
+from lit_pi.callbacks import AttentionBounds
 
 from lit_pi.cli import LitPiCLI
 from lit_pi.errors import UserError
+from lit_pi.models import FromScratch
+from lit_pi.module import LitLlama
+from lit_pi.parallel import FSDP2
+from lit_pi.positions import Extrapolate
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -29,59 +33,71 @@ RUNS = {
         "--model.train_positions.target_context=256",
     ],
 }  # fmt: skip
-"""Packed documents under two strategies, one with an attention rule; single ones whose positions skip."""
+"""Packed documents under two strategies, one of which has an attention rule; single ones whose positions skip."""
 
 
-def words_of(name: str, tiny: list[str], texts: Path) -> list[str]:
-    """Steps that would show a gradient of the wrong size, on lengths that two ranks cannot share evenly."""
+def fit(name: str, tiny: list[str], texts: Path) -> list[str]:
+    """Steps that would show a gradient of another size, and windows that two ranks cannot share evenly."""
     evaluation = {"class_path": "Perplexity", "init_args": {
-        "corpus": {"class_path": "TextFiles", "init_args": {"test": str(texts / "test")}},
-        "context_lengths": [30, 61], "stride": 29, "batch_size": 5,
+        "corpus": {"class_path": "TextFiles", "init_args": {"test": str(texts / "test" / "0[01].txt")}},
+        "context_lengths": [30, 121], "stride": 29, "batch_size": 9,
     }}  # fmt: skip
-    kept = (word for word in tiny if not word.startswith(("--model.position", "--data.evaluations", "--data.context")))
+    replaced = ("--model.position", "--data.evaluations", "--data.context")
     return [
-        "fit", *kept, f"--model.position={name}", *RUNS[name], "--data.context_length=56",
-        f"--data.evaluations={json.dumps({'texts': evaluation})}", "--model.optimizer=SGD", "--model.optimizer.lr=1",
-        "--trainer.max_steps=4", "--trainer.val_check_interval=4", "--trainer.log_every_n_steps=1",
-        "--trainer.logger=CSVLogger",
+        "fit", *(word for word in tiny if not word.startswith(replaced)), f"--model.position={name}", *RUNS[name],
+        "--data.context_length=56", f"--data.evaluations={json.dumps({'texts': evaluation})}",
+        "--model.optimizer=SGD", "--model.optimizer.lr=1", "--trainer.max_steps=4", "--trainer.val_check_interval=4",
+        "--trainer.log_every_n_steps=1", "--trainer.logger=CSVLogger",
     ]  # fmt: skip
 
 
-def found_in(run: Path) -> tuple[list[float], dict[str, Any], Any]:
-    """Losses of the steps, the record of the evaluation, and the sums of its documents."""
-    (log,) = run.rglob("metrics.csv")
-    with log.open() as file:
-        losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row.get("train/loss")]
-    (record,) = json.loads((run / "results.json").read_text())["records"]
-    return losses, record, pyarrow.parquet.read_table(run / record["table"])
+def predict(tiny: list[str], folder: Path) -> list[str]:
+    (folder / "a.txt").write_text("the position of a token")
+    (folder / "b.txt").write_text("turns")
+    replaced = ("--model.position", "--data")
+    return [
+        "predict", *(word for word in tiny if not word.startswith(replaced)), "--model.position=DynamicNTK",
+        "--model.position.scale=4", "--data.predict=Prompts", f"--data.predict.files={folder / '*.txt'}",
+        "--data.predict.max_new_tokens=4",
+    ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, tiny: list[str], texts: Path) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    split = []
-    for name in RUNS:
-        words = words_of(name, tiny, texts)
-        for kind, more in (("single", []), ("split", SPLIT)):
-            run = folder / kind / name
-            both = [*words, *more, f"--trainer.default_root_dir={run}", f"--trainer.logger.save_dir={run / 'log'}"]
-            if kind == "single":
-                LitPiCLI(both)
-            else:
-                split.append(both)
+    folder, split = tmp_path_factory.mktemp("runs"), []
+    for name in (*RUNS, "predict"):
+        words = predict(tiny, folder) if name == "predict" else fit(name, tiny, texts)
+        single, split_run = (folder / kind / name for kind in ("single", "split"))
+        for run in (single, split_run):
+            log = [] if name == "predict" else [f"--trainer.logger.save_dir={run}"]
+            both = [*words, *log, f"--trainer.default_root_dir={run}"]
+            LitPiCLI(both) if run == single else split.append([*both, *SPLIT])
     launch(split, 2, folder)
     return folder
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_two_ranks_learn_and_score_what_one_process_does(name: str, runs: Path) -> None:
-    losses, record, sums = found_in(runs / "split" / name)
-    expected_losses, expected_record, expected_sums = found_in(runs / "single" / name)
-    assert len(losses) == 4 and max(losses) - min(losses) > 0.1
-    assert losses == pytest.approx(expected_losses, abs=1e-5)
-    for name, points in expected_record["definitions"].items():
-        for point, expected in zip(record["definitions"][name], points, strict=True):
-            assert point["documents"] == expected["documents"]
-            assert point["value"] == pytest.approx(expected["value"], rel=1e-5)
-    assert sums.schema == expected_sums.schema and sums.num_rows == expected_sums.num_rows
-    print(sums.to_pylist()[0])
+    found, expected = (found_in(runs / kind / name) for kind in ("split", "single"))
+    assert len(found.losses) == 4 and max(found.losses) - min(found.losses) > 0.1
+    assert found.losses == pytest.approx(expected.losses, abs=1e-5)
+    assert found.tokens == expected.tokens
+    assert found.nll == pytest.approx(expected.nll, rel=1e-6)
+
+
+def test_prompts_are_continued_once(runs: Path) -> None:
+    found, expected = ((runs / kind / "predict" / "predictions.jsonl").read_text() for kind in ("split", "single"))
+    assert found == expected and len(found.splitlines()) == 2
+
+
+@pytest.mark.parametrize(("size", "wrong"), [(0, "it must be at least 1"), (3, "does not divide the 2 devices")])
+def test_sizes_that_do_not_fit_are_refused(size: int, wrong: str) -> None:
+    with pytest.raises(UserError, match=f"context_parallel_size is {size}.*{wrong}"):
+        Trainer(accelerator="cpu", devices=2, strategy=FSDP2(context_parallel_size=size)).strategy.setup_environment()
+
+
+def test_bounds_of_whole_sequences_are_refused() -> None:
+    module = LitLlama(FromScratch("7b"), Extrapolate())
+    module.model = SimpleNamespace(sequence_mesh=object())
+    with pytest.raises(UserError, match="attention bounds need all queries and keys"):
+        AttentionBounds().on_test_start(SimpleNamespace(), module)
