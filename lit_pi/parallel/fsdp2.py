@@ -26,9 +26,9 @@ class FSDP2(ModelParallelStrategy):
             optimizer's, keep the trainer's precision (fp32 master weights under `precision: 32-true`).
         reduce_dtype: dtype in which gradients are summed over ranks.
         save_distributed_checkpoint: each rank writes its shard into a folder; else rank 0 writes one file.
+        process_group_backend: `nccl` or `gloo`; chosen by the device by default.
         context_parallel_size: ranks that share every sequence, each computing a part of it (context parallelism); it
             divides the number of devices.
-        process_group_backend: `nccl` or `gloo`; chosen by the device by default.
 
     Raises:
         UserError: `context_parallel_size` is not positive, or does not divide the number of devices.
