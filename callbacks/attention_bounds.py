@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lit_pi import theory
 from lit_pi.batches import ScoringBatch
+from lit_pi.errors import UserError
 from lit_pi.evaluation.results import add_record
 from lit_pi.models.queries_and_keys import watched
 from lit_pi.models.rule_attention import rule_scores
@@ -56,6 +57,19 @@ class AttentionBounds(Callback):
         self._layers: dict[int, LayerBounds] = {}
         self._watching = ExitStack()
         self._longest = 0
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make sure that a rank sees whole sequences.
+
+        Raises:
+            UserError: sequences are split over ranks.
+        """
+        assert isinstance(pl_module, LitLlama) and pl_module.model is not None
+        if pl_module.model.sequence_mesh is not None:
+            raise UserError(
+                "attention bounds need all queries and keys of a layer at one place, and "
+                "trainer.strategy.context_parallel_size splits sequences over ranks: leave it out, or the callback"
+            )
 
     def on_test_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: ScoringBatch, batch_idx: int, dataloader_idx: int = 0

@@ -12,6 +12,7 @@ from torchmetrics import Metric
 from lit_pi.batches import GenerationBatch, ScoringBatch
 from lit_pi.data import LongContextData
 from lit_pi.data.evaluations import Evaluation
+from lit_pi.data.ranks import data_ranks
 from lit_pi.evaluation.results import add_record
 from lit_pi.module import LitLlama
 
@@ -95,6 +96,8 @@ class EvaluationCallback(Callback, Generic[E, M]):
         # Not under the LightningModule, whose precision would be theirs.
         self.asked = self.evaluations(trainer)
         self._sums = {name: self.metric(evaluation).to(pl_module.device) for name, evaluation in self.asked.items()}
+        for metric in self._sums.values():
+            metric.process_group = data_ranks(trainer).group
         self._batches = dict.fromkeys(self._sums, 0)
 
     def _add(self, outputs: Any, batch: ScoringBatch | GenerationBatch) -> None:

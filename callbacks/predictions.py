@@ -12,6 +12,7 @@ from lit_pi.batches import Generated, GenerationBatch
 from lit_pi.data import LongContextData
 from lit_pi.data.generation import continuation
 from lit_pi.data.prompts import Prompts
+from lit_pi.data.ranks import data_ranks
 from lit_pi.errors import UserError
 from lit_pi.module import LitLlama
 
@@ -57,6 +58,8 @@ class Predictions(Callback):
     ) -> None:
         """Append the batch's completions."""
         assert isinstance(pl_module, LitLlama) and isinstance(outputs, Generated) and self._part is not None
+        if data_ranks(trainer).repeats:
+            return
         prompts, tokenizer = _prompts(trainer), _data(trainer).tokenizer
         lines = []
         for row, index in enumerate(batch.documents.tolist()):

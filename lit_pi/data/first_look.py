@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lit_pi.batches import ScoringBatch
 from lit_pi.data.evaluations.perplexity import Perplexity, WindowBatches
+from lit_pi.data.ranks import data_ranks
 from lit_pi.evaluation.pilot import windows_needed
 from lit_pi.evaluation.token_scores import TokenScores
 
@@ -57,9 +58,11 @@ def settle_windows(trainer: Trainer, name: str, evaluation: Perplexity, tokenize
     pilot = evaluation.pilot()
     if pilot.complete:
         return
-    batches = evaluation.pilot_batches(name, tokenizer, trainer.world_size, pilot)
+    ranks = data_ranks(trainer)
+    batches = evaluation.pilot_batches(name, tokenizer, ranks.size, pilot)
     scores = TokenScores(evaluation.series, evaluation.lengths.tolist()).to(trainer.strategy.root_device)
-    own = range(trainer.global_rank, len(batches), trainer.world_size)
+    scores.process_group = ranks.group
+    own = range(ranks.rank, len(batches), ranks.size)
     with scoring(trainer) as score:
         for index in tqdm(own, f"Pilot of {name}", delay=DELAY, disable=not trainer.is_global_zero):
             batch: ScoringBatch = trainer.strategy.batch_to_device(batches[index])
@@ -74,7 +77,7 @@ def settle_windows(trainer: Trainer, name: str, evaluation: Perplexity, tokenize
 
 def preview(trainer: Trainer, name: str, batches: WindowBatches) -> None:
     """Say what an evaluation will cost: windows, tokens, and the time where it is long enough to measure first."""
-    ranks = trainer.world_size
+    ranks, rank, *_ = data_ranks(trainer)
     rows: Counter[int] = Counter()
     largest: dict[int, int] = {}  # of every length, where a round of as large batches as any begins
     for index, (shape, batch) in enumerate(batches.planned):
@@ -92,9 +95,9 @@ def preview(trainer: Trainer, name: str, batches: WindowBatches) -> None:
         return
     seconds = 0.0
     with scoring(trainer) as score:
-        _timed(score, batches[largest[longest] + trainer.global_rank])  # warms up
+        _timed(score, batches[largest[longest] + rank])  # warms up
         for length, index in largest.items():
-            seconds += _timed(score, batches[index + trainer.global_rank]) * rows[length] / (ranks * probed[length])
+            seconds += _timed(score, batches[index + rank]) * rows[length] / (ranks * probed[length])
     rank_zero_info("%s, about %s", cost, timedelta(seconds=max(1, round(seconds))))
 
 

@@ -19,6 +19,7 @@ from lit_pi.data.first_look import preview, settle_windows
 from lit_pi.data.order import EndlessOrder, Progress, RankShare, ResumableLoader
 from lit_pi.data.packing import Packing
 from lit_pi.data.prompts import Prompts
+from lit_pi.data.ranks import DataRanks, data_ranks
 from lit_pi.data.sequences import Sequences, collate
 from lit_pi.data.store import TokenStore
 from lit_pi.data.tokenizer import load_tokenizer
@@ -137,13 +138,13 @@ class LongContextData(LightningDataModule):
         assert trainer is not None and self.sequences is not None and self.train is not None
         weights = self.train.weights
         batches: _ProcessedTracker = trainer.fit_loop.epoch_loop.batch_progress.total  # type: ignore[assignment]
-        progress = Progress(lambda: batches.processed, self.batch_size * self._world_size)
+        progress = Progress(lambda: batches.processed, self.batch_size * self._ranks.size)
         single = self.packing == "single"
         order = EndlessOrder(
             [len(sequences) for sequences in self.sequences.values()],
             self.seed,
-            self._world_size,
-            self._rank,
+            self._ranks.size,
+            self._ranks.rank,
             self.batch_size,
             progress.consumed,
             weights=None if weights is None else [weights[source] for source in self.sequences],
@@ -171,8 +172,8 @@ class LongContextData(LightningDataModule):
     def predict_dataloader(self) -> DataLoader:
         """The prompts."""
         assert self.predict is not None
-        batches = self.predict.batches(self._world_size)
-        share = RankShare(len(batches), self._world_size, self._rank, lambda: True)
+        batches = self.predict.batches(self._ranks.size)
+        share = RankShare(len(batches), self._ranks.size, self._ranks.rank, lambda: True)
         return DataLoader(batches, batch_size=None, sampler=share, **self._reading)
 
     def _evaluation_loaders(self) -> list[DataLoader]:
@@ -180,10 +181,10 @@ class LongContextData(LightningDataModule):
         for name, evaluation in self.evaluations.items():
             if self.trainer is not None and isinstance(evaluation, Perplexity) and evaluation.precision is not None:
                 settle_windows(self.trainer, name, evaluation, self.tokenizer)
-            batches = evaluation.batches(name, self.tokenizer, self._world_size)
+            batches = evaluation.batches(name, self.tokenizer, self._ranks.size)
             if self.trainer is not None and isinstance(batches, WindowBatches):
                 preview(self.trainer, name, batches)
-            share = RankShare(len(batches), self._world_size, self._rank, partial(self._due, evaluation))
+            share = RankShare(len(batches), self._ranks.size, self._ranks.rank, partial(self._due, evaluation))
             loaders.append(DataLoader(batches, batch_size=None, sampler=share, **self._reading))
         return loaders
 
@@ -194,12 +195,8 @@ class LongContextData(LightningDataModule):
         return every is None or trainer.state.fn != "fit" or trainer.global_step % every == 0
 
     @property
-    def _world_size(self) -> int:
-        return self.trainer.world_size if self.trainer is not None else 1
-
-    @property
-    def _rank(self) -> int:
-        return self.trainer.global_rank if self.trainer is not None else 0
+    def _ranks(self) -> DataRanks:
+        return data_ranks(self.trainer)
 
     @property
     def _reading(self) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from lit_pi.models.sequence_split import SequenceSplit, ring_attention
+
 ATTENTION = "lit_pi"
 """Name of the attention under which models are built.
 
@@ -37,9 +39,12 @@ def attend(
     attention_mask: Tensor | BlockMask | None,
     scaling: float | None = None,
     dropout: float = 0.0,
+    sequence_split: SequenceSplit | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """FlexAttention under a block mask, else torch's scaled dot product attention.
+
+    Where sequences are split over ranks, keys and values are gathered under a mask, and else passed around in a ring.
 
     Args:
         module: the attention layer.
@@ -49,19 +54,25 @@ def attend(
         attention_mask: what `document_mask` gives, or None for causal attention.
         scaling: of the scores.
         dropout: of the weights; there is none under a block mask (see `blocks_are_fastest`).
+        sequence_split: over ranks, of which each has queries, keys and values of its own positions.
         kwargs: of transformers.
 
     Returns:
         `[batch, queries, heads, head_dim]`, and no weights.
     """
-    if not isinstance(attention_mask, BlockMask):
-        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
-    assert not dropout
     device = query.device.type
     if torch.is_autocast_enabled(device):
         # As autocast does for scaled dot product attention: rotated queries and keys may be wider than values.
         dtype = torch.get_autocast_dtype(device)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    if sequence_split is not None:
+        if attention_mask is None:
+            output = ring_attention(query, key, value, sequence_split.mesh, dropout, scaling)
+            return output.transpose(1, 2).contiguous(), None
+        key, value = sequence_split.gather(key, dim=2), sequence_split.gather(value, dim=2)
+    if not isinstance(attention_mask, BlockMask):
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+    assert not dropout
     grouped = query.shape[1] != key.shape[1]
     output = _on(device, flex_attention)(
         query, key, value, block_mask=attention_mask, scale=scaling, enable_gqa=grouped
@@ -69,25 +80,33 @@ def attend(
     return output.transpose(1, 2).contiguous(), None
 
 
-def document_mask(document_ids: Int[Tensor, "batch seq"], blocks: bool) -> Bool[Tensor, "batch 1 seq seq"] | BlockMask:
+def document_mask(
+    document_ids: Int[Tensor, "batch seq"], blocks: bool, places: Int[Tensor, " queries"] | None = None
+) -> Bool[Tensor, "batch 1 queries seq"] | BlockMask:
     """Causal attention inside each document; rows of one document need no mask beside the kernels' own.
 
     Args:
         document_ids: tokens with equal ids are of one document.
         blocks: as blocks of queries and keys that see each other, so that others cost nothing; else as a matrix.
+        places: of the queries in the sequence, ascending; all by default.
     """
     # For fewer queries than a block, FlexAttention takes its kernel for decoding, which cannot learn.
-    if not blocks or document_ids.shape[1] < BLOCK:
-        same_document = document_ids[:, None, :, None] == document_ids[:, None, None, :]
-        return same_document.tril()
+    queries = document_ids.shape[1] if places is None else len(places)
+    if not blocks or queries < BLOCK:
+        own_ids = document_ids if places is None else document_ids[:, places]
+        same_document = own_ids[:, None, :, None] == document_ids[:, None, None, :]
+        if places is None:
+            return same_document.tril()
+        return same_document & (places[:, None] >= torch.arange(document_ids.shape[1], device=places.device))
     ids = document_ids.int()  # read by the kernel for every pair of a block at a document's edge
 
     def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return (query >= key) & (ids[batch, query] == ids[batch, key])
+        place = query if places is None else places[query]
+        return (place >= key) & (ids[batch, place] == ids[batch, key])
 
     rows, seq = ids.shape
     create = _on(ids.device.type, create_block_mask)
-    return create(visible, rows, None, seq, seq, device=ids.device, BLOCK_SIZE=BLOCK)
+    return create(visible, rows, None, queries, seq, device=ids.device, BLOCK_SIZE=BLOCK)
 
 
 def blocks_are_fastest(device: torch.device, dtype: torch.dtype, head_dim: int, dropout: float = 0.0) -> bool:

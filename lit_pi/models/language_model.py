@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.nn.attention.flex_attention import BlockMask
 from transformers import PreTrainedModel
 
@@ -15,6 +16,7 @@ from lit_pi.models.past import Past
 from lit_pi.models.provenance import rope_parameters_of
 from lit_pi.models.rotary import RotaryEmbedding, install_rotary
 from lit_pi.models.rule_attention import install_rule
+from lit_pi.models.sequence_split import SequenceSplit, has_ring
 from lit_pi.positions import PositionStrategy, Rope
 
 
@@ -39,12 +41,13 @@ class LanguageModel(nn.Module):
         position: the strategy that gives the rotary angles.
         rope: what the model was pre-trained with.
 
-    Raises:
-        UserError: the model's positions or logits are not made as in the LLaMA family.
-
     Attributes:
         layer_forwards: how each decoder layer runs, in order.
         prunes: let the last layer leave out positions that are not scored, where nothing learns.
+        sequence_mesh: ranks that share every sequence and each compute a part of it, or None.
+
+    Raises:
+        UserError: the model's positions or logits are not made as in the LLaMA family.
     """
 
     prunes = True
@@ -53,6 +56,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         output_weight(llm)
         self.rope = rope
+        self.sequence_mesh: DeviceMesh | None = None
         position = position.for_model(rope_parameters_of(llm.config), rope)
         self.rotary = RotaryEmbedding(position, rope)
         install_rotary(llm, self.rotary)
@@ -98,18 +102,27 @@ class LanguageModel(nn.Module):
         if position_ids is None:
             position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
         self.rotary.context_length = context_length or input_ids.shape[1]
-        pruned = scored if self.prunes and not torch.is_grad_enabled() else None
-        self.layer_forwards[-1].scored = pruned
+        split = None if self.sequence_mesh is None else SequenceSplit(self.sequence_mesh, position_ids, scored)
+        mask = self._mask(input_ids, document_ids, split)
+        if split is not None:
+            input_ids, position_ids = split.own(input_ids), split.own(position_ids)
+            targets, scored = split.own_targets(targets), split.own_scored
+        prunes = self.prunes and split is None and not torch.is_grad_enabled()
+        self.layer_forwards[-1].scored = scored if prunes else None
         hidden_states = self.llm.base_model(
             input_ids=input_ids,
             position_ids=position_ids,
-            attention_mask=self._mask(document_ids),
+            attention_mask=mask,
             use_cache=False,
+            sequence_split=split,
         ).last_hidden_state
         self.layer_forwards[-1].scored = None
         if scored is not None and hidden_states.shape[1] == input_ids.shape[1]:
             hidden_states = hidden_states[:, scored]
         token_nll, token_rank = linear_cross_entropy(hidden_states, output_weight(self.llm), targets, ranked)
+        if split is not None:
+            token_nll = split.all_scores(token_nll)
+            token_rank = None if token_rank is None else split.all_scores(token_rank)
         return token_nll if token_rank is None else Scores(token_nll, token_rank)
 
     def isolates_by_blocks(self, device: torch.device) -> bool:
@@ -119,10 +132,18 @@ class LanguageModel(nn.Module):
         dropout = getattr(self.llm.config, "attention_dropout", 0.0)
         return blocks_are_fastest(device, self.llm.dtype, self.rope.head_dim, dropout)
 
-    def _mask(self, document_ids: Int[Tensor, "batch seq"] | None) -> Tensor | BlockMask | None:
+    def _mask(
+        self, input_ids: Tensor, document_ids: Int[Tensor, "batch seq"] | None, split: SequenceSplit | None
+    ) -> Tensor | BlockMask | None:
+        device = input_ids.device
         if document_ids is None:
-            return None
-        return document_mask(document_ids, self.isolates_by_blocks(document_ids.device))
+            if split is None or self.position.attention_rule is not None or has_ring(device, self.llm.dtype):
+                return None
+            document_ids = torch.zeros_like(input_ids)
+        blocks = self.isolates_by_blocks(device)
+        if split is None:
+            return document_mask(document_ids, blocks)
+        return document_mask(split.padded(document_ids, -1), blocks, split.places)
 
     def read(
         self, input_ids: Int[Tensor, "batch seq"], past: Past, scored: Int[Tensor, " scored"] | None = None

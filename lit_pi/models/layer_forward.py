@@ -53,7 +53,8 @@ class LayerForward:
     Attributes:
         mode: of checkpointing, where gradients are wanted.
         offload: keep in the CPU's memory until the backward pass what is kept.
-        compiled: run as one graph, the same for all layers; not while decoding with a cache, nor under attention rules.
+        compiled: run as one graph, the same for all layers; not while decoding with a cache, under an attention rule, or
+            where sequences are split over ranks.
         scored: positions to compute alone, where that is exact; only the last layer may leave out others.
         measure: gets the bytes of GPU memory that each forward has kept for its backward.
     """
@@ -89,7 +90,7 @@ class LayerForward:
             state = self._rotary.position_ids, self._rotary.context_length
             run = partial(_with_state, _original(self._layer), self._rotary, *state)
             return _checkpointed(run, mode, *args, **kwargs)
-        if self.compiled:
+        if self.compiled and kwargs.get("sequence_split") is None:
             return run_compiled(_layer, self._layer, mode, *args, **kwargs)
         return _layer(self._layer, mode, *args, **kwargs)
 

@@ -9,6 +9,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.models.llama.modeling_llama import repeat_kv, rotate_half
 
 from lit_pi.models.rotary import RotaryEmbedding
+from lit_pi.models.sequence_split import SequenceSplit
 
 RULE_ATTENTION = "lit_pi_rule"
 """Name of the attention under which models with a rule run."""
@@ -26,6 +27,7 @@ def rule_attention(
     value: Float[Tensor, "batch kv_heads keys head_dim"],
     attention_mask: Bool[Tensor, "batch 1 queries keys"] | None,
     scaling: float,
+    sequence_split: SequenceSplit | None = None,
     **kwargs: Any,
 ) -> tuple[Float[Tensor, "batch queries heads head_dim"], None]:
     """Scores of every pass, each pair's taken from its own, in one softmax: exact, block of queries after block.
@@ -35,17 +37,25 @@ def rule_attention(
     rotary: RotaryEmbedding = getattr(module, _ROTARY)
     assert rotary.position_ids is not None
     groups = query.shape[1] // key.shape[1]
+    query_positions, key_positions = rotary.position_ids, rotary.key_position_ids
+    past = key.shape[2] - query.shape[2]
+    if sequence_split is None:
+        places = torch.arange(past, key.shape[2], device=key.device)
+    else:
+        key, value = sequence_split.gather(key, dim=2), sequence_split.gather(value, dim=2)
+        places, key_positions = sequence_split.places, sequence_split.key_position_ids
+    if key_positions is None:
+        key_positions = query_positions
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    query_positions, past = rotary.position_ids, key.shape[2] - query.shape[2]
-    key_positions = query_positions if rotary.key_position_ids is None else rotary.key_position_ids
     output = []
     for start in range(0, query.shape[2], QUERIES):
         rows = slice(start, start + QUERIES)
-        seen = slice(0, min(start + QUERIES, query.shape[2]) + past)
+        stop = min(rows.stop, query.shape[2])
+        seen = slice(0, stop + past if sequence_split is None else sequence_split.seen_by(stop))
         scores = rule_scores(
             rotary, query[:, :, rows], key[:, :, seen], query_positions[:, rows], key_positions[:, seen]
         )
-        allowed = _allowed(attention_mask, rows, seen, past, scores)
+        allowed = _allowed(attention_mask, rows, seen, places[rows])
         weights = (scores * scaling).masked_fill(~allowed, -torch.inf)
         wide = torch.promote_types(weights.dtype, torch.float32)
         output.append(weights.softmax(-1, dtype=wide).to(value.dtype) @ value[:, :, seen])
@@ -88,12 +98,12 @@ def _rotate(
 
 
 def _allowed(
-    mask: Bool[Tensor, "batch 1 queries keys"] | None, rows: slice, seen: slice, past: int, scores: Tensor
+    mask: Bool[Tensor, "batch 1 queries keys"] | None, rows: slice, seen: slice, places: Int[Tensor, " queries"]
 ) -> Bool[Tensor, "rows 1 queries keys"]:
-    """The mask's part, or causal attention in which the last query stands at the last key."""
+    """The mask's part, or causal attention of queries at these places."""
     if mask is not None:
         return mask[:, :, rows, seen]
-    return torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril(rows.start + past)[None, None]
+    return (places[:, None] >= torch.arange(seen.stop, device=places.device))[None, None]
 
 
 AttentionInterface.register(RULE_ATTENTION, rule_attention)

@@ -6,8 +6,10 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed import ReduceOp, all_reduce
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
+from lit_pi.errors import UserError
 from lit_pi.models import LanguageModel
 
 Dtype = Literal["float32", "bfloat16"]
@@ -16,12 +18,20 @@ Dtype = Literal["float32", "bfloat16"]
 class FSDP2(ModelParallelStrategy):
     """Lightning's `ModelParallelStrategy`, sharding every decoder layer over all ranks.
 
+    With context parallelism, every rank's gradient is the sum over its group's parts times the size of the group, which
+    the mean over all ranks divides by: it is that of one process.
+
     Args:
         compute_dtype: dtype of the gathered weights and of the computation; the sharded weights, and so the
             optimizer's, keep the trainer's precision (fp32 master weights under `precision: 32-true`).
         reduce_dtype: dtype in which gradients are summed over ranks.
         save_distributed_checkpoint: each rank writes its shard into a folder; else rank 0 writes one file.
         process_group_backend: `nccl` or `gloo`; chosen by the device by default.
+        context_parallel_size: ranks that share every sequence, each computing a part of it (context parallelism); it
+            divides the number of devices.
+
+    Raises:
+        UserError: `context_parallel_size` is not positive, or does not divide the number of devices.
     """
 
     def __init__(
@@ -30,12 +40,19 @@ class FSDP2(ModelParallelStrategy):
         reduce_dtype: Dtype = "float32",
         save_distributed_checkpoint: bool = True,
         process_group_backend: str | None = None,
+        context_parallel_size: int = 1,
     ) -> None:
         super().__init__(
-            tensor_parallel_size=1,
+            tensor_parallel_size=context_parallel_size,  # Lightning gives the ranks of this axis the same batches
             save_distributed_checkpoint=save_distributed_checkpoint,
             process_group_backend=process_group_backend,
         )
+        if context_parallel_size < 1:
+            raise UserError(
+                f"trainer.strategy.context_parallel_size is {context_parallel_size}: it must be at least 1, which "
+                "splits no sequence"
+            )
+        self.context_parallel_size = context_parallel_size
         self.compute_dtype: torch.dtype = getattr(torch, compute_dtype)
         self.reduce_dtype: torch.dtype = getattr(torch, reduce_dtype)
         self._policy = MixedPrecisionPolicy(
@@ -46,7 +63,13 @@ class FSDP2(ModelParallelStrategy):
 
     def setup_environment(self) -> None:
         """Shard over the whole world: Lightning's own default is tensor parallelism inside a node."""
-        self._data_parallel_size = self.num_nodes * self.num_processes
+        ranks = self.num_nodes * self.num_processes
+        if ranks % self.context_parallel_size:
+            raise UserError(
+                f"trainer.strategy.context_parallel_size is {self.context_parallel_size}, which does not divide the "
+                f"{ranks} devices: each sequence is shared by so many of them"
+            )
+        self._data_parallel_size = ranks // self.context_parallel_size
         super().setup_environment()
 
     def setup(self, trainer: Trainer) -> None:
@@ -58,11 +81,14 @@ class FSDP2(ModelParallelStrategy):
 
     def shard(self, model: LanguageModel) -> None:
         """Shard each decoder layer and the rest of the model, in place."""
-        options: dict[str, Any] = {"mesh": self.device_mesh["data_parallel"], "mp_policy": self._policy}
+        world = init_device_mesh(self.root_device.type, (self.world_size,))
+        options: dict[str, Any] = {"mesh": world, "mp_policy": self._policy}
         for layer in model.decoder_layers:
             fully_shard(layer, **options)
         fully_shard(model, **options)
         register_fsdp_forward_method(model, "read")
+        if self.context_parallel_size > 1:
+            model.sequence_mesh = self.device_mesh["tensor_parallel"]
 
     def anyone(self, flag: bool) -> bool:
         """Whether the flag is set on any rank: all have to run as many forwards as the one that runs most."""

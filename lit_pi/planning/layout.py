@@ -36,7 +36,8 @@ def layout(
 
     FSDP2: states are sharded in the master dtype. Gathered in the compute dtype are the root's own weights (from the
     forward's start to the backward's end), the layer at work and the one that arrives meanwhile; gradients of a layer
-    or the root stand whole in the compute dtype and once more in the dtype that is reduced.
+    or the root stand whole in the compute dtype and once more in the dtype that is reduced. Where sequences are split,
+    a layer's keys and values are gathered, and in the backward pass their gradients stand beside them.
     DDP: gradients stand in buckets too.
     GPU: FlashAttention-2 and cuDNN sum the queries' gradients in float32, beside one float32 a query and head.
 
@@ -48,12 +49,10 @@ def layout(
         on_gpu: whether the devices are GPUs.
         tokens: of a batch on one device.
     """
-    kernels = 0
-    if on_gpu:
-        config = model.llm.config
-        heads = config.num_attention_heads
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-        kernels = tokens * heads * (head_dim + 1) * 4
+    config = model.llm.config
+    heads = config.num_attention_heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    kernels = tokens * heads * (head_dim + 1) * 4 if on_gpu else 0
     fixed = CUBLAS_WORKSPACE if on_gpu else 0
     if not isinstance(strategy, FSDP2):
         shares = {Part.GRADIENTS: 2.0} if isinstance(strategy, DDPStrategy) else {}
@@ -67,9 +66,14 @@ def layout(
         whole_trained - sum(size for _, size in layers),
     )
     gathered = (root + 2 * largest) * compute.itemsize
+    keys = 0
+    if (ranks := strategy.context_parallel_size) > 1:
+        kv_heads = getattr(config, "num_key_value_heads", None) or heads
+        keys = 2 * tokens * ranks * kv_heads * head_dim * compute.itemsize
     gradients = max(trained, root_trained) * (compute.itemsize + reduced.itemsize)
     share = master.itemsize / compute.itemsize / world
-    return Layout(dict.fromkeys(STATES, share), fixed + gathered, fixed + gathered + gradients + kernels)
+    forward = fixed + gathered + keys
+    return Layout(dict.fromkeys(STATES, share), forward, forward + keys + gradients + kernels)
 
 
 def _sizes(module: torch.nn.Module) -> tuple[int, int]:

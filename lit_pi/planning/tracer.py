@@ -1,5 +1,6 @@
 """A training step of the real model, on tensors without data."""
 
+import math
 from collections import Counter
 from contextlib import nullcontext
 from typing import Any, NamedTuple
@@ -46,7 +47,8 @@ class Trace(NamedTuple):
 class Tracer:
     """Runs steps as `fit` would: the model with its activation checkpointing and adapter, and its optimizer.
 
-    torch's fake tensors run the operations of a CPU; `layout` adds what differs on GPUs and under a parallelism.
+    torch's fake tensors run the operations of a CPU; `layout` adds what differs on GPUs and under a parallelism. Of a
+    sequence that is split over ranks, one rank's part is run.
 
     Args:
         trainer: says precision, parallelism and devices.
@@ -55,6 +57,7 @@ class Tracer:
 
     Attributes:
         model: without data.
+        context_ranks: ranks that split a sequence.
         dtype: of the computation.
     """
 
@@ -62,6 +65,7 @@ class Tracer:
         self._module = module
         self._data = data
         self._strategy = trainer.strategy
+        self.context_ranks = self._strategy.context_parallel_size if isinstance(self._strategy, FSDP2) else 1
         self._accumulates = trainer.accumulate_grad_batches > 1
         self._world = trainer.num_nodes * trainer.num_devices
         precision = str(trainer.precision)
@@ -99,7 +103,8 @@ class Tracer:
 
     def step(self, context_length: int) -> Trace:
         """The second step of a run at this many tokens, with the states that the first one made."""
-        tokens = self._data.batch_size * context_length
+        own = math.ceil(context_length / self.context_ranks)
+        tokens = self._data.batch_size * own
         on_gpu = self._device.type == "cuda"
         shares, forward, backward = layout(self.model, self._strategy, self._world, self._master, on_gpu, tokens)
         parameters = list(self.model.parameters())
@@ -115,7 +120,7 @@ class Tracer:
                 if start:
                     ledger.start()
                 with ledger.phase(Part.ACTIVATIONS, {Part.WORKSPACE: forward}):
-                    loss = self._loss(context_length)
+                    loss = self._loss(own, context_length)
                 with ledger.phase(Part.WORKSPACE, {Part.WORKSPACE: backward}):
                     loss.backward()
                 with ledger.phase(Part.OPTIMIZER):
@@ -126,10 +131,12 @@ class Tracer:
                 del loss
         for hook in hooks:
             hook.remove()
+        # Queries of one rank, keys of all.
+        ledger.work[Work.ATTENTION] *= self.context_ranks
         return Trace(context_length, ledger.peak, ledger.work)
 
-    def _loss(self, context_length: int) -> Tensor:
-        batch = self._batch(context_length)
+    def _loss(self, own: int, context_length: int) -> Tensor:
+        batch = self._batch(own)
         autocast = torch.autocast("cpu", self._autocast) if self._autocast else nullcontext()
         with autocast:
             token_nll = self.model(
@@ -141,8 +148,8 @@ class Tracer:
             )
         return token_nll.sum() / (batch.targets != IGNORE).sum().clamp(min=1)
 
-    def _batch(self, context_length: int) -> TrainingBatch:
-        ids = torch.zeros(self._data.batch_size, context_length, dtype=torch.long)
+    def _batch(self, seq: int) -> TrainingBatch:
+        ids = torch.zeros(self._data.batch_size, seq, dtype=torch.long)
         # FlexAttention isolates documents without a matrix of all pairs of tokens.
         matrix = self._data.packing == "packed" and not self.model.isolates_by_blocks(self._device)
         return TrainingBatch(ids, ids.clone(), ids.clone(), ids.clone() if matrix else None)

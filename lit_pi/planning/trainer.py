@@ -1,5 +1,7 @@
 """Lightning's Trainer, which also plans."""
 
+from math import ceil
+
 from lightning.pytorch import Trainer
 from rich.console import Console
 from rich.progress import Progress
@@ -46,7 +48,7 @@ class PlanningTrainer(Trainer):
             for longer in search(tracer, trace, memory):
                 traces.append(longer)
                 progress.advance(task)
-        tokens = datamodule.batch_size * datamodule.context_length
+        tokens = datamodule.batch_size * ceil(datamodule.context_length / tracer.context_ranks)
         config, head_dim = tracer.model.llm.config, tracer.model.rope.head_dim
         plan = Plan(
             context_length=datamodule.context_length,

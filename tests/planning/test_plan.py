@@ -88,6 +88,14 @@ def test_shards_and_precision_divide_states() -> None:
         assert found[Part.OPTIMIZER] == pytest.approx(8 * PARAMETERS / world, rel=0.01)
 
 
+def test_split_sequences_divide_activations_and_work() -> None:
+    whole, split = (tracer(strategy=FSDP2(context_parallel_size=size), devices=4).step(LONG) for size in (1, 4))
+    assert split.peak[Part.ACTIVATIONS] == pytest.approx(whole.peak[Part.ACTIVATIONS] / 4, rel=0.05)
+    assert split.work[Work.ATTENTION] == pytest.approx(whole.work[Work.ATTENTION] / 4)
+    # Keys and values of all ranks in a layer, and their gradients.
+    assert split.peak[Part.WORKSPACE] > whole.peak[Part.WORKSPACE] / 4 + 2 * LONG * HIDDEN * 2
+
+
 def test_an_adapter_trains_little_and_tied_weights_count_once(tmp_path: Path) -> None:
     config = LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=HIDDEN, intermediate_size=WIDE, num_hidden_layers=LAYERS,
