@@ -11,19 +11,10 @@ from rich.table import Table
 
 from lit_pi.batches import ScoringBatch
 from lit_pi.data.evaluations import MultipleChoice
-from lit_pi.evaluation.multiple_choice import Accuracy, ChoiceScores, Normalisation, accuracies
+from lit_pi.evaluation.multiple_choice import LABELS, Accuracy, ChoiceScores, Normalisation, accuracies
 from lit_pi.evaluation.paired_choices import KIND
 from lit_pi.evaluation.question_table import write_questions
 from lit_pi.module import LitLlama
-
-LABELS: dict[Normalisation, str] = {
-    "none": "log-likelihood",
-    "characters": "per character",
-    "bytes": "per byte",
-    "tokens": "per token",
-    "answer_context": "over P(option | answer context)",
-}
-"""How options were compared, as a person reads it."""
 
 
 class MultipleChoiceAccuracy(EvaluationCallback[MultipleChoice, ChoiceScores]):

@@ -11,21 +11,9 @@ from rich.table import Table
 from lit_pi.batches import GenerationBatch
 from lit_pi.data.evaluations import Summarization
 from lit_pi.evaluation.document_intervals import FEW_DOCUMENTS
-from lit_pi.evaluation.summaries import NGRAM, MeasureMean, SummaryScores, means
+from lit_pi.evaluation.summaries import KIND, LABELS, MeasureMean, SummaryScores, means
 from lit_pi.evaluation.summary_table import write_summaries
 from lit_pi.module import LitLlama
-
-LABELS = {
-    "rouge1": "ROUGE-1 (%)",
-    "rouge2": "ROUGE-2 (%)",
-    "rougeL": "ROUGE-L (%)",
-    "tokens": "tokens",
-    "capped": "at the limit (%)",
-    "empty": "empty (%)",
-    "repeated": f"{NGRAM}-grams repeated (%)",
-    "copied": f"{NGRAM}-grams copied (%)",
-}
-"""What is measured, as a person reads it."""
 
 
 class SummaryQuality(EvaluationCallback[Summarization, SummaryScores]):
@@ -36,7 +24,7 @@ class SummaryQuality(EvaluationCallback[Summarization, SummaryScores]):
     `summaries/NAME-STAGE.parquet` beside it with every summary and its measures.
     """
 
-    kind = "summarization"
+    kind = KIND
     evaluation_class = Summarization
 
     def metric(self, evaluation: Summarization) -> SummaryScores:

@@ -1,25 +1,25 @@
-"""One table and one picture of several runs."""
+"""Tables and pictures of runs."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from lit_pi.errors import UserError
-from lit_pi.evaluation.figures import perplexity_figure
-from lit_pi.evaluation.perplexity import CurvePoint
-from lit_pi.evaluation.results import load_records
+from lit_pi.evaluation.report.answers import choice_tables, decode_tables, passkey_tables, summary_tables
+from lit_pi.evaluation.report.passkeys import passkey_figures
+from lit_pi.evaluation.report.perplexity import perplexity_figures, perplexity_tables
+from lit_pi.evaluation.report.runs import Run, runs_of
+from lit_pi.evaluation.report.tables import Table
 
-Curves = dict[str, list[CurvePoint]]
+MARKDOWN, LATEX = "tables.md", "tables.tex"
+"""Every table of a run, in its directory."""
 
 
 def report(directories: Sequence[Path], output: Path = Path("runs/report")) -> None:
-    """One table and one picture of several runs: perplexity curves side by side, printed and in `report.md`.
+    """Tables and pictures of one run, or of several side by side, printed, and in `report.md` and `report.tex`.
 
-    A run counts with its last test, or its last validation where it was never tested.
+    A run counts with its last test, or its last validation where it was never tested. Where there are several, they
+    are compared with the first one: on the same tokens, prompts and questions, with intervals of the difference.
 
     Args:
         directories: run directories.
@@ -28,69 +28,35 @@ def report(directories: Sequence[Path], output: Path = Path("runs/report")) -> N
     Raises:
         UserError: a run has no results.
     """
-    curves: dict[str, Curves] = defaultdict(dict)
-    original_contexts: dict[str, set[int]] = defaultdict(set)
-    for directory in directories:
-        for name, record in _latest(directory).items():
-            label = f"{directory.name}: {_label(record['protocol']['position'])}"
-            curves[name][label + (" (partial)" if record["partial"] else "")] = [
-                CurvePoint(**point) for point in record["curve"]
-            ]
-            original_contexts[name].add(record["protocol"]["rope"]["original_context"])
+    runs = runs_of(directories)
+    tables, figures = _tables(runs), perplexity_figures(runs) | passkey_figures(runs)
+    console = Console()
+    for table in tables:
+        console.print(table.rich())
     output.mkdir(parents=True, exist_ok=True)
-    sections, pictures = [], []
-    for name, found in curves.items():
-        _print(name, found)
-        figure = perplexity_figure(found, min(original_contexts[name]))
+    for name, figure in figures.items():
         for ending in ("svg", "png"):
-            figure.savefig(picture := output / f"{name}-perplexity.{ending}")
-        pictures.append(picture)
-        sections.append(_markdown(name, found))
-    (output / "report.md").write_text("\n".join(sections))
-    print("Report:", output / "report.md", *pictures)
-
-
-def _latest(directory: Path) -> dict[str, dict[str, Any]]:
-    records = [record for record in load_records(directory) if record["kind"] == "perplexity_curve"]
-    if not records:
-        raise UserError(f"the results of {directory} hold no perplexity curve: test with a Perplexity evaluation")
-    # Of an evaluation's records the last one here stays: a test, else the latest step.
-    ordered = sorted(records, key=lambda record: (record["stage"] == "test", record["step"]))
-    return {record["evaluation"]: record for record in ordered}
-
-
-def _number(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _label(position: dict[str, Any]) -> str:
-    parameters = ", ".join(
-        f"{key} {_number(value)}" for key, value in position.items() if key != "class" and value is not None
+            figure.savefig(output / f"{name}.{ending}")
+    pictures = "\n".join(f"![{name}]({name}.png)\n" for name in figures)
+    (output / "report.md").write_text("\n".join([*(table.markdown() for table in tables), pictures]))
+    included = "\n".join(
+        f"\\begin{{figure}}\n  \\centering\n  \\includegraphics[width=\\linewidth]{{{name}.png}}\n\\end{{figure}}\n"
+        for name in figures
     )
-    return f"{position['class']} ({parameters})" if parameters else position["class"]
+    needs = "% \\usepackage{booktabs,graphicx}\n"
+    (output / "report.tex").write_text("\n".join([needs, *(table.latex() for table in tables), included]))
+    print("Report:", output / "report.md", output / "report.tex", *(output / f"{name}.png" for name in figures))
 
 
-def _rows(curves: Curves) -> list[list[str]]:
-    lengths = sorted({point.context_length for curve in curves.values() for point in curve})
-    cells = {
-        (label, point.context_length): f"{point.perplexity:.2f}" for label, curve in curves.items() for point in curve
-    }
-    return [[f"{length:,}", *(cells.get((label, length), "") for label in curves)] for length in lengths]
+def write_tables(run: Path) -> str:
+    """Write every table of one run into its directory, as `tables.md` and `tables.tex`; the former is returned."""
+    tables = _tables(runs_of([run]))
+    markdown = "\n".join(table.markdown() for table in tables)
+    (run / MARKDOWN).write_text(markdown)
+    (run / LATEX).write_text("\n".join(["% \\usepackage{booktabs}\n", *(table.latex() for table in tables)]))
+    return markdown
 
 
-def _print(name: str, curves: Curves) -> None:
-    table = Table(title=f"{name}: perplexity by context length")
-    for column in ("tokens", *curves):
-        table.add_column(column.replace(": ", "\n"), justify="right")
-    for row in _rows(curves):
-        table.add_row(*row)
-    Console().print(table)
-
-
-def _markdown(name: str, curves: Curves) -> str:
-    lines = [["context length", *curves], ["---:"] * (1 + len(curves)), *_rows(curves)]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return (
-        f"# {name}: perplexity by context length\n\n{table}\n\n![Perplexity against context length]"
-        f"({name}-perplexity.png)\n"
-    )
+def _tables(runs: Sequence[Run]) -> list[Table]:
+    found = (perplexity_tables, passkey_tables, choice_tables, summary_tables, decode_tables)
+    return [table for tables in found for table in tables(runs)]
