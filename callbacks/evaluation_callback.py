@@ -155,6 +155,12 @@ def log_scalars(trainer: Trainer, tag: str, scalars: dict[str, float]) -> None:
         logger.log_metrics({f"{tag}/{name}": value for name, value in scalars.items()}, trainer.global_step)
 
 
+def table_path(kind: str, record: dict[str, Any]) -> Path:
+    """Where in the run directory a record's table is; a run that trains on has one for each step."""
+    step = f"-{record['step']:06d}" if record["stage"] == "fit" else ""
+    return Path(kind) / f"{record['evaluation']}-{record['stage']}{step}.parquet"
+
+
 def _show_tables(trainer: Trainer) -> None:
     """Every table of the run so far, in its directory and in TensorBoard's text tab."""
     markdown = write_tables(Path(trainer.default_root_dir))

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from lit_pi.callbacks.evaluation_callback import EvaluationCallback, show
+from lit_pi.callbacks.evaluation_callback import EvaluationCallback, show, table_path
 from rich.console import Console
 from rich.table import Table
 
@@ -75,9 +75,7 @@ class PasskeyRetrieval(EvaluationCallback[Passkey, PasskeyScores]):
         figure = passkey_figure(cells, evaluation.mode, module.rope.original_context, title, reached)
         show(trainer, f"{name}/passkey", scalars, figure)
         _print(name, lengths, record["partial"])
-        # A run that trains on has a table for each step.
-        step = f"-{record['step']:06d}" if record["stage"] == "fit" else ""
-        table = Path("passkeys") / f"{name}-{record['stage']}{step}.parquet"
+        table = table_path("passkeys", record)
         write_passkeys(Path(trainer.default_root_dir) / table, asked)
         return {"cells": [cell._asdict() for cell in cells], "lengths": lengths, "table": table.as_posix()}
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lit_pi.callbacks.evaluation_callback import EvaluationCallback, log_scalars, show
+from lit_pi.callbacks.evaluation_callback import EvaluationCallback, log_scalars, show, table_path
 from rich.console import Console
 from rich.table import Table
 
@@ -62,9 +62,7 @@ class PerplexityCurve(EvaluationCallback[Perplexity, TokenScores]):
         log_scalars(trainer, f"{name}/context_gain", gains)
         show(trainer, f"{name}/loss_by_position", {}, position_figure(found.positions, label))
         _print(name, found, protocol, record["partial"], known.reason)
-        # A run that trains on has a table for each step, and token losses of none.
-        step = f"-{record['step']:06d}" if record["stage"] == "fit" else ""
-        table = Path("scores") / f"{name}-{record['stage']}{step}.parquet"
+        table = table_path("scores", record)
         write_documents(Path(trainer.default_root_dir) / table, protocol["document_ids"], found.totals)
         if record["stage"] != "fit":
             write_tokens(Path(trainer.default_root_dir) / table.with_name(f"{table.stem}-tokens.parquet"), losses)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lit_pi.callbacks.evaluation_callback import EvaluationCallback, log_scalars
+from lit_pi.callbacks.evaluation_callback import EvaluationCallback, log_scalars, table_path
 from rich.console import Console
 from rich.table import Table
 
@@ -58,9 +58,7 @@ class SummaryQuality(EvaluationCallback[Summarization, SummaryScores]):
         )
         title = f"{name}: {len(samples):,} summaries of {documents:,} documents"
         _print(f"{title}{' (partial: batches were left out)' if record['partial'] else ''}", found, notes)
-        # A run that trains on has a table for each step.
-        step = f"-{record['step']:06d}" if record["stage"] == "fit" else ""
-        table = Path("summaries") / f"{name}-{record['stage']}{step}.parquet"
+        table = table_path("summaries", record)
         ids = [evaluation.documents[sample.document].id for sample in samples]
         texts = [evaluation.text(summary.sample, summary.token_ids) for summary in summaries]
         seeds = [sample.seed for sample in samples]

@@ -8,6 +8,7 @@ import pyarrow
 import pyarrow.parquet
 
 from lit_pi.errors import UserError
+from lit_pi.evaluation.parquet import write_columns
 from lit_pi.evaluation.passkey import AskedPasskey, PasskeySample
 
 
@@ -21,10 +22,7 @@ def write_passkeys(path: Path, asked: Sequence[AskedPasskey]) -> None:
     }
     for name in AskedPasskey._fields[1:]:
         columns[name] = [getattr(entry, name) for entry in asked]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.new")
-    pyarrow.parquet.write_table(pyarrow.table(columns), beside)
-    beside.replace(path)
+    write_columns(path, columns)
 
 
 def read_answered(path: Path) -> dict[int, dict[tuple[int, int], bool]]:
