@@ -6,9 +6,10 @@ python benchmarks/score_windows.py --size 7b --context-lengths 2048 4096 8192 16
 
 The plain loop is that of the public scripts: a run for each context length, one window at a time, all logits,
 FlashAttention-2 on GPUs, on stock transformers. Both sides score the same windows in turn, and their mean losses are
-compared. Of each shape of window a few are run; times of all windows are extrapolated from them by exact counts. With
-`--losses`, a run directory with `scores/`, it is added how many windows a 95 % interval of half a per cent takes, and
-the ratio when only those are run.
+compared. Of each shape of window a few are run; times of all windows are extrapolated from them by exact counts. The
+engine is also timed with a pass for each context length, and the share of it that one pass takes is set beside that of
+operations. With `--losses`, a run directory with `scores/`, it is added how many windows a 95 % interval of half a per
+cent takes, and the ratio when only those are run.
 """
 
 import argparse
@@ -60,12 +61,16 @@ class Measured(NamedTuple):
         later: whether they are not their documents' first ones.
         engine: seconds of one window, by repetition.
         plain: the same of the plain loop, all context lengths together.
+        apart: the same of the engine with a pass for each context length.
+        operations: of one pass, and of a pass for each context length.
     """
 
     count: int
     later: bool
     engine: list[float]
     plain: list[float]
+    apart: list[float]
+    operations: tuple[float, float]
 
 
 def build(arguments: argparse.Namespace) -> tuple[LanguageModel, LlamaForCausalLM]:
@@ -109,6 +114,13 @@ def plain_window(stock: LlamaForCausalLM, tokens: Tensor, scored: range) -> Tens
     return F.cross_entropy(logits.float(), labels, reduction="none")[scored.start :]
 
 
+def operations(config: LlamaConfig, tokens: int, scored: int) -> float:
+    """Multiplications and additions of a forward, of attention those under the causal mask."""
+    width, heads = config.hidden_size, config.num_key_value_heads / config.num_attention_heads
+    weights = width * (width * (2 + 2 * heads) + 3 * config.intermediate_size)
+    return config.num_hidden_layers * 2 * tokens * (weights + width * tokens) + 2 * width * config.vocab_size * scored
+
+
 def compare(arguments: argparse.Namespace) -> tuple[list[Measured], dict[int, float], WindowPlan, np.ndarray]:
     """Time both sides on windows of every shape; their mean losses' differences in nats by context length."""
     model, stock = build(arguments)
@@ -121,7 +133,7 @@ def compare(arguments: argparse.Namespace) -> tuple[list[Measured], dict[int, fl
     for shape, windows in shapes.items():
         own = [window for window in windows if window.document < 2]
         places = np.linspace(0, len(own) - 1, arguments.windows + 1).round().astype(int)
-        times: tuple[list[float], list[float]] = ([], [])
+        times: tuple[list[float], ...] = ([], [], [])
         for repetition, place in enumerate(places.tolist()):  # the first one warms up
             planned = [(shape, (own[place],) * arguments.batch_size)]
             batch = WindowBatches("x", documents, np.arange(2), lengths[:2], 1, planned)[0]
@@ -129,18 +141,29 @@ def compare(arguments: argparse.Namespace) -> tuple[list[Measured], dict[int, fl
             targets = batch.targets.to(arguments.device)
             whole = torch.cat([ids[0], targets[0, -1:].clamp(min=0)])
             seconds, token_nll = timed(lambda: model(ids, targets, scored=scored), arguments.device)  # noqa: B023
-            spent = 0.0
+            spent = apart = 0.0
             for span, (length, positions) in zip(batch.spans, shape.positions, strict=True):
                 # A window that reaches the document's end scores fewer.
                 positions = range(positions.start, min(positions.stop, int(batch.lengths[0]) - 1))
                 once, expected = timed(lambda: plain_window(stock, whole, positions), arguments.device)  # noqa: B023
                 spent += once
+                part, size = slice(span.start, span.stop), min(length, shape.length)
+                step = lambda: model(ids[:, :size], targets[:, part], scored=scored[part])  # noqa: B023, E731
+                apart += timed(step, arguments.device)[0]
                 losses[length][0].append(token_nll[0, span.start : span.start + len(positions)].sum().item())
                 losses[length][1].append((expected.sum().item(), len(positions)))
             if repetition:
                 times[0].append(seconds / arguments.batch_size)
                 times[1].append(spent)
-        found.append(Measured(len(windows), own[0].begin > 0, *times))
+                times[2].append(apart / arguments.batch_size)
+        work = (
+            operations(stock.config, shape.length, len(shape.scored())),
+            sum(
+                operations(stock.config, min(length, shape.length), len(positions))
+                for length, positions in shape.positions
+            ),
+        )
+        found.append(Measured(len(windows), own[0].begin > 0, *times, work))
         print(f"{shape.length} tokens: {len(windows)} windows, {found[-1]}", file=sys.stderr)
     differences = {
         length: (sum(ours) - sum(nll for nll, _ in theirs)) / sum(count for _, count in theirs)
@@ -192,14 +215,22 @@ def main() -> None:
     repetitions = range(arguments.windows)
     engine = [sum(shape.count * shape.engine[r] for shape in shapes) for r in repetitions]
     plain = [sum(shape.count * shape.plain[r] for shape in shapes) for r in repetitions]
-    ratios = [slow / fast for slow, fast in zip(plain, engine, strict=True)]
-    rows = [("plain loop", plain, [1.0] * len(plain)), ("lit_pi, one pass", engine, ratios)]
+    apart = [sum(shape.count * shape.apart[r] for shape in shapes) for r in repetitions]
+    ratios, ratios_apart = ([slow / fast for slow, fast in zip(plain, times, strict=True)] for times in (engine, apart))
+    one, each = (sum(shape.count * shape.operations[way] for shape in shapes) for way in (0, 1))
+    predicted, measured = one / each, statistics.median(once / five for once, five in zip(engine, apart, strict=True))
+    rows = [
+        ("plain loop", plain, [1.0] * len(plain)),
+        ("lit_pi, a pass for each context length", apart, ratios_apart),
+        ("lit_pi, one pass", engine, ratios),
+    ]
     windows = sum(shape.count for shape in shapes)
     record: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if arguments.device == "cuda" else "CPU",
         "torch": torch.__version__, "threads": torch.get_num_threads(), "windows": windows,
         "windows_of_the_plain_loop": sum(plan.count(L, int(n)) for L in plan.context_lengths for n in lengths),
         "mean_nats_apart": differences, "plain_seconds": plain, "engine_seconds": engine, "ratios": ratios,
+        "seconds_apart": apart, "one_pass": {"measured": measured, "predicted": predicted},
         "arguments": {key: str(value) if isinstance(value, Path) else value for key, value in vars(arguments).items()},
     }  # fmt: skip
     if arguments.losses:
@@ -224,6 +255,8 @@ def main() -> None:
             f"| {statistics.median(ratio):.2f} ({min(ratio):.2f} to {max(ratio):.2f}) |"
             for label, seconds, ratio in rows
         ),
+        f"\nOne pass takes {measured:.3f} of the time of a pass for each context length; by the count of operations "
+        f"{predicted:.3f}, of which it is {measured / predicted:.2f} times.",
     ]  # fmt: skip
     print("\n".join(table))
     if arguments.output:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from lit_pi.batches import GenerationBatch
 from lit_pi.data.evaluations import DecodeConsistency
-from lit_pi.evaluation.decode_consistency import DecodeDifference, DecodeDifferenceSums, overall, tolerance_of
+from lit_pi.evaluation.decode_consistency import KIND, DecodeDifference, DecodeDifferenceSums, overall, tolerance_of
 from lit_pi.module import LitLlama
 
 
@@ -20,7 +20,7 @@ class DecodeDifferences(EvaluationCallback[DecodeConsistency, DecodeDifferenceSu
     `NAME/decode/max` and `NAME/decode/mean` in TensorBoard, and a record in `results.json` with every document's.
     """
 
-    kind = "decode_consistency"
+    kind = KIND
     evaluation_class = DecodeConsistency
 
     def metric(self, evaluation: DecodeConsistency) -> DecodeDifferenceSums:

@@ -1,5 +1,6 @@
 """What callbacks that turn scores into results share."""
 
+import os
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -13,6 +14,7 @@ from lit_pi.batches import GenerationBatch, ScoringBatch
 from lit_pi.data import LongContextData
 from lit_pi.data.evaluations import Evaluation
 from lit_pi.data.ranks import data_ranks
+from lit_pi.evaluation.report import write_tables
 from lit_pi.evaluation.results import add_record
 from lit_pi.module import LitLlama
 
@@ -125,7 +127,10 @@ class EvaluationCallback(Callback, Generic[E, M]):
             }
             found = self.publish(trainer, pl_module, name, metric, record)
             protocol = {"protocol": evaluation.describe() | pl_module.describe()}
-            add_record(Path(trainer.default_root_dir), record | found | protocol)
+            seed = os.environ.get("PL_GLOBAL_SEED")  # where Lightning's `seed_everything` keeps it
+            seeds = {"seed_everything": None if seed is None else int(seed)}
+            add_record(Path(trainer.default_root_dir), record | found | protocol | seeds)
+            _show_tables(trainer)
 
 
 def show(trainer: Trainer, tag: str, scalars: dict[str, float], figure: Figure) -> None:
@@ -151,6 +156,20 @@ def log_scalars(trainer: Trainer, tag: str, scalars: dict[str, float]) -> None:
     """Log scalars `TAG/NAME` by their names."""
     for logger in trainer.loggers:
         logger.log_metrics({f"{tag}/{name}": value for name, value in scalars.items()}, trainer.global_step)
+
+
+def table_path(kind: str, record: dict[str, Any]) -> Path:
+    """Where in the run directory a record's table is; a run that trains on has one for each step."""
+    step = f"-{record['step']:06d}" if record["stage"] == "fit" else ""
+    return Path(kind) / f"{record['evaluation']}-{record['stage']}{step}.parquet"
+
+
+def _show_tables(trainer: Trainer) -> None:
+    """Every table of the run so far, in its directory and in TensorBoard's text tab."""
+    markdown = write_tables(Path(trainer.default_root_dir))
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_text("results", markdown, trainer.global_step)
 
 
 def _data(trainer: Trainer) -> LongContextData:

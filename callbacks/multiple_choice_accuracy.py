@@ -5,25 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lit_pi.callbacks.evaluation_callback import EvaluationCallback, log_scalars
+from lit_pi.callbacks.evaluation_callback import EvaluationCallback, log_scalars, table_path
 from rich.console import Console
 from rich.table import Table
 
 from lit_pi.batches import ScoringBatch
 from lit_pi.data.evaluations import MultipleChoice
-from lit_pi.evaluation.multiple_choice import Accuracy, ChoiceScores, Normalisation, accuracies
+from lit_pi.evaluation.multiple_choice import LABELS, Accuracy, ChoiceScores, Normalisation, accuracies
 from lit_pi.evaluation.paired_choices import KIND
 from lit_pi.evaluation.question_table import write_questions
 from lit_pi.module import LitLlama
-
-LABELS: dict[Normalisation, str] = {
-    "none": "log-likelihood",
-    "characters": "per character",
-    "bytes": "per byte",
-    "tokens": "per token",
-    "answer_context": "over P(option | answer context)",
-}
-"""How options were compared, as a person reads it."""
 
 
 class MultipleChoiceAccuracy(EvaluationCallback[MultipleChoice, ChoiceScores]):
@@ -56,9 +47,7 @@ class MultipleChoiceAccuracy(EvaluationCallback[MultipleChoice, ChoiceScores]):
         usual = self.evaluations(trainer)[name].task.normalisation
         log_scalars(trainer, f"{name}/accuracy", {entry.normalisation: entry.accuracy for entry in found})
         _print(name, found, usual, record["partial"])
-        # A run that trains on has a table for each step.
-        step = f"-{record['step']:06d}" if record["stage"] == "fit" else ""
-        table = Path("questions") / f"{name}-{record['stage']}{step}.parquet"
+        table = table_path("questions", record)
         if questions:
             write_questions(Path(trainer.default_root_dir) / table, questions, [entry.normalisation for entry in found])
         return {"accuracies": [entry._asdict() for entry in found], "table": table.as_posix() if questions else None}

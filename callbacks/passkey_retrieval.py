@@ -2,19 +2,22 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from lit_pi.callbacks.evaluation_callback import EvaluationCallback, show
+from lit_pi.callbacks.evaluation_callback import EvaluationCallback, show, table_path
 from rich.console import Console
 from rich.table import Table
 
 from lit_pi.batches import IGNORE, GenerationBatch, ScoringBatch
 from lit_pi.data.evaluations import Passkey
 from lit_pi.evaluation.intervals import wilson
-from lit_pi.evaluation.passkey import PasskeyCell, PasskeyScores, WrittenPasskeys, k_max
+from lit_pi.evaluation.paired_passkeys import KIND
+from lit_pi.evaluation.passkey import PasskeyCell, PasskeyScores, WrittenPasskeys, cells_of, k_max
 from lit_pi.evaluation.passkey_figure import passkey_figure
+from lit_pi.evaluation.passkey_table import write_passkeys
 from lit_pi.module import LitLlama
 
 THRESHOLDS = {20: 0.2, 50: 0.5, 90: 0.9}
@@ -25,14 +28,14 @@ class PasskeyRetrieval(EvaluationCallback[Passkey, PasskeyScores]):
     """Turns the scores of validation and test into accuracies by distance, depth and context length.
 
     They become a table in the terminal, scalars `NAME/passkey/accuracy/LENGTH` and `NAME/passkey/k_max_20/LENGTH` and
-    a figure in TensorBoard, a record of all cells and of the protocol in `results.json`, and
-    `figures/NAME-passkey.png` and `.svg` beside it.
+    a figure in TensorBoard, a record of all cells and of the protocol in `results.json`, and beside it
+    `figures/NAME-passkey.png` and `.svg`, and `passkeys/NAME-STAGE.parquet` with every prompt's outcome.
 
     k_max is the largest distance up to which at least 20 % (50 %, 90 %) of the prompts of every distance are answered.
     There is none where distances are drawn, nor for context lengths of which cells were left out.
     """
 
-    kind = "passkey"
+    kind = KIND
     evaluation_class = Passkey
 
     def metric(self, evaluation: Passkey) -> PasskeyScores:
@@ -59,7 +62,8 @@ class PasskeyRetrieval(EvaluationCallback[Passkey, PasskeyScores]):
     ) -> dict[str, Any]:
         """Draw and print accuracies."""
         evaluation = self.evaluations(trainer)[name]
-        cells = metric.compute()
+        asked = metric.compute()
+        cells = cells_of(asked)
         lengths = [
             _summary(length, own, evaluation.mode != "random" and len(own) == evaluation.cells)
             for length, own in _by_length(cells).items()
@@ -71,7 +75,9 @@ class PasskeyRetrieval(EvaluationCallback[Passkey, PasskeyScores]):
         figure = passkey_figure(cells, evaluation.mode, module.rope.original_context, title, reached)
         show(trainer, f"{name}/passkey", scalars, figure)
         _print(name, lengths, record["partial"])
-        return {"cells": [cell._asdict() for cell in cells], "lengths": lengths}
+        table = table_path("passkeys", record)
+        write_passkeys(Path(trainer.default_root_dir) / table, asked)
+        return {"cells": [cell._asdict() for cell in cells], "lengths": lengths, "table": table.as_posix()}
 
 
 def _by_length(cells: Sequence[PasskeyCell]) -> dict[int, list[PasskeyCell]]:

@@ -1,11 +1,10 @@
 """Perplexity against context length, of every evaluation that measures it."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lit_pi.callbacks.evaluation_callback import EvaluationCallback, show
+from lit_pi.callbacks.evaluation_callback import EvaluationCallback, log_scalars, show, table_path
 from rich.console import Console
 from rich.table import Table
 
@@ -17,22 +16,20 @@ from lit_pi.evaluation.figures import perplexity_figure
 from lit_pi.evaluation.paired_perplexity import KIND
 from lit_pi.evaluation.perplexity import Perplexities, measure
 from lit_pi.evaluation.position_figure import position_figure
+from lit_pi.evaluation.report.perplexity import protocol_note
 from lit_pi.evaluation.score_tables import write_documents, write_tokens
 from lit_pi.evaluation.token_scores import TokenScores
 from lit_pi.module import LitLlama
-
-BOS = {"every": "<bos> before every window", "first": "<bos> before first windows", "none": "no <bos>"}
-"""The rules, as a person reads them."""
 
 
 class PerplexityCurve(EvaluationCallback[Perplexity, TokenScores]):
     """Turns the scores of validation and test into curves, one for each definition of perplexity.
 
     They become tables in the terminal, with 95 % intervals over documents; scalars `NAME/perplexity/LENGTH` (every
-    token counts alike) and figures of the curve and of the loss by position in TensorBoard and in `figures/`; a record
-    with the whole protocol in `results.json`; and `scores/NAME-STAGE.parquet` beside it with the sums of every
-    document, from which another run's difference follows. After a test or a validation,
-    `scores/NAME-STAGE-tokens.parquet` has the loss of every token.
+    token counts alike), `NAME/DEFINITION/LENGTH` and `NAME/context_gain/LENGTH`, and figures of the curve and of the
+    loss by position in TensorBoard and in `figures/`; a record with the whole protocol in `results.json`; and
+    `scores/NAME-STAGE.parquet` beside it with the sums of every document, from which another run's difference follows.
+    After a test or a validation, `scores/NAME-STAGE-tokens.parquet` has the loss of every token.
     """
 
     kind = KIND
@@ -58,11 +55,14 @@ class PerplexityCurve(EvaluationCallback[Perplexity, TokenScores]):
         scalars = {str(point.context_length): point.perplexity for point in found.curve}
         figure = perplexity_figure({label: found.curve}, module.rope.original_context)
         show(trainer, f"{name}/perplexity", scalars, figure)
+        for key, points in found.definitions.items():
+            if key != "token_weighted":
+                log_scalars(trainer, f"{name}/{key}", {str(point.context_length): point.value for point in points})
+        gains = {str(gain.context_length): gain.gain for gain in found.context_gain}
+        log_scalars(trainer, f"{name}/context_gain", gains)
         show(trainer, f"{name}/loss_by_position", {}, position_figure(found.positions, label))
         _print(name, found, protocol, record["partial"], known.reason)
-        # A run that trains on has a table for each step, and token losses of none.
-        step = f"-{record['step']:06d}" if record["stage"] == "fit" else ""
-        table = Path("scores") / f"{name}-{record['stage']}{step}.parquet"
+        table = table_path("scores", record)
         write_documents(Path(trainer.default_root_dir) / table, protocol["document_ids"], found.totals)
         if record["stage"] != "fit":
             write_tokens(Path(trainer.default_root_dir) / table.with_name(f"{table.stem}-tokens.parquet"), losses)
@@ -95,7 +95,7 @@ def _print(name: str, found: Perplexities, protocol: dict[str, Any], partial: bo
         )  # fmt: skip
     console.print(table)
     console.print(_definitions(name, found))
-    console.print(f"{name}: {_protocol(protocol)}.")
+    console.print(f"{name}: {protocol_note(protocol)}.")
     if no_bytes is not None:
         console.print(f"{name}: bits per byte are left out: {no_bytes}.")
     if (documents := protocol["documents"]) < FEW_DOCUMENTS:
@@ -123,21 +123,6 @@ def _definitions(name: str, found: Perplexities) -> Table:
     for label, cells in rows.items():
         table.add_row(label, *(cells.get(point.context_length, "") for point in found.curve))
     return table
-
-
-def _protocol(protocol: dict[str, Any]) -> str:
-    facts: Sequence[str] = [
-        f"every token counts alike; stride {protocol['stride']}",
-        BOS[protocol["bos"]],
-        f"{protocol['documents']:,} documents",
-        f"{protocol['attention_kernel']} attention in {protocol['compute_dtype']}",
-        "one forward for all context lengths"
-        if protocol["one_forward_for_all_context_lengths"]
-        else f"a forward for each context length, on which {protocol['position']['class']} depends",
-    ]
-    if (sampling := protocol["sampling"]) is not None:
-        facts = [*facts, f"{sampling['num_windows']:,} of {sampling['of']:,} later windows, seed {sampling['seed']}"]
-    return "; ".join(facts)
 
 
 def _number(value: float | None) -> str:

@@ -4,28 +4,16 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lit_pi.callbacks.evaluation_callback import EvaluationCallback, log_scalars
+from lit_pi.callbacks.evaluation_callback import EvaluationCallback, log_scalars, table_path
 from rich.console import Console
 from rich.table import Table
 
 from lit_pi.batches import GenerationBatch
 from lit_pi.data.evaluations import Summarization
 from lit_pi.evaluation.document_intervals import FEW_DOCUMENTS
-from lit_pi.evaluation.summaries import NGRAM, MeasureMean, SummaryScores, means
+from lit_pi.evaluation.summaries import KIND, LABELS, MeasureMean, SummaryScores, means
 from lit_pi.evaluation.summary_table import write_summaries
 from lit_pi.module import LitLlama
-
-LABELS = {
-    "rouge1": "ROUGE-1 (%)",
-    "rouge2": "ROUGE-2 (%)",
-    "rougeL": "ROUGE-L (%)",
-    "tokens": "tokens",
-    "capped": "at the limit (%)",
-    "empty": "empty (%)",
-    "repeated": f"{NGRAM}-grams repeated (%)",
-    "copied": f"{NGRAM}-grams copied (%)",
-}
-"""What is measured, as a person reads it."""
 
 
 class SummaryQuality(EvaluationCallback[Summarization, SummaryScores]):
@@ -36,7 +24,7 @@ class SummaryQuality(EvaluationCallback[Summarization, SummaryScores]):
     `summaries/NAME-STAGE.parquet` beside it with every summary and its measures.
     """
 
-    kind = "summarization"
+    kind = KIND
     evaluation_class = Summarization
 
     def metric(self, evaluation: Summarization) -> SummaryScores:
@@ -70,9 +58,7 @@ class SummaryQuality(EvaluationCallback[Summarization, SummaryScores]):
         )
         title = f"{name}: {len(samples):,} summaries of {documents:,} documents"
         _print(f"{title}{' (partial: batches were left out)' if record['partial'] else ''}", found, notes)
-        # A run that trains on has a table for each step.
-        step = f"-{record['step']:06d}" if record["stage"] == "fit" else ""
-        table = Path("summaries") / f"{name}-{record['stage']}{step}.parquet"
+        table = table_path("summaries", record)
         ids = [evaluation.documents[sample.document].id for sample in samples]
         texts = [evaluation.text(summary.sample, summary.token_ids) for summary in summaries]
         seeds = [sample.seed for sample in samples]

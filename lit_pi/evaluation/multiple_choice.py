@@ -16,6 +16,14 @@ Normalisation = Literal["none", "characters", "bytes", "tokens", "answer_context
 points), UTF-8 bytes or tokens, or by what the question adds to it: ln P(option | context) - ln P(option | answer
 context), as Brown et al. 2020, section 2.4."""
 NORMALISATIONS: tuple[Normalisation, ...] = get_args(Normalisation)
+LABELS: dict[str, str] = {
+    "none": "log-likelihood",
+    "characters": "per character",
+    "bytes": "per byte",
+    "tokens": "per token",
+    "answer_context": "over P(option | answer context)",
+}
+"""How options were compared, as a person reads it."""
 
 
 class ChoiceQuestion(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from lit_pi.errors import UserError
 from lit_pi.evaluation.definitions import DEFINITIONS
 from lit_pi.evaluation.document_intervals import ratio, ratio_difference
-from lit_pi.evaluation.results import load_records
+from lit_pi.evaluation.results import latest
 from lit_pi.evaluation.score_tables import read_documents
 
 KIND = "perplexity_curve"
@@ -53,7 +53,7 @@ def paired_perplexities(baseline: Path, other: Path) -> list[PairedPerplexity]:
     Raises:
         UserError: a run has no results or was cut short, its table is gone, or both ran other windows under one name.
     """
-    records, others = _latest(baseline), _latest(other)
+    records, others = latest(baseline, KIND), latest(other, KIND)
     found = []
     for name in [name for name in records if name in others]:
         _check(name, (baseline, records[name]), (other, others[name]))
@@ -64,13 +64,6 @@ def paired_perplexities(baseline: Path, other: Path) -> list[PairedPerplexity]:
             if key in second and sums.x.any():
                 found.append(_compare(name, key[0], key[1].context_length, sums, second[key]))
     return found
-
-
-def _latest(run: Path) -> dict[str, dict[str, Any]]:
-    records = [record for record in load_records(run) if record["kind"] == KIND]
-    # Of an evaluation's records the last one here stays: a test, else the latest step.
-    ordered = sorted(records, key=lambda record: (record["stage"] == "test", record["step"]))
-    return {record["evaluation"]: record for record in ordered}
 
 
 def _check(name: str, *runs: tuple[Path, dict[str, Any]]) -> None:

@@ -33,6 +33,24 @@ class PasskeySample(NamedTuple):
     depth: float
 
 
+class AskedPasskey(NamedTuple):
+    """A prompt that was scored.
+
+    Attributes:
+        sample: which one.
+        correct: whether every answer token was the model's first choice, or it answered in writing.
+        tokens: of the answer; 0 where the model wrote it.
+        first_choices: how many of them were the model's first choice.
+        log_probability: of the whole answer in nats, 0 where the model wrote it.
+    """
+
+    sample: PasskeySample
+    correct: bool
+    tokens: int
+    first_choices: int
+    log_probability: float
+
+
 class PasskeyCell(NamedTuple):
     """The scored prompts of one context length and one distance or depth.
 
@@ -111,33 +129,16 @@ class PasskeyScores(Metric):
         self.first_choices.index_add_(0, rows, first.sum(dim=1))
         self.log_probability.index_add_(0, rows, -token_nll[real].sum(dim=1, dtype=torch.float64))
 
-    def compute(self) -> list[PasskeyCell]:
-        """The cells of which something was scored, in the order of the samples."""
-        members: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for index, (sample, scored) in enumerate(zip(self.samples, self.scored.tolist(), strict=True)):
-            if scored:
-                members[sample.context_length, sample.cell].append(index)
-        return [self._cell(*key, indices) for key, indices in members.items()]
-
-    def _cell(self, context_length: int, cell: int, indices: list[int]) -> PasskeyCell:
-        samples = [self.samples[index] for index in indices]
-        n, correct = int(self.scored[indices].sum()), int(self.exact[indices].sum())
-        log_probability, tokens = float(self.log_probability[indices].sum()) / n, int(self.tokens[indices].sum())
-        low, high = wilson(correct, n)
-        return PasskeyCell(
-            context_length=context_length,
-            cell=cell,
-            nominal_distance=round(sum(sample.nominal_distance for sample in samples) / len(samples)),
-            distance=sum(sample.distance for sample in samples) / len(samples),
-            depth=sum(sample.depth for sample in samples) / len(samples),
-            n=n,
-            correct=correct,
-            accuracy=correct / n,
-            low=low,
-            high=high,
-            log_probability=log_probability if tokens and math.isfinite(log_probability) else None,
-            token_accuracy=int(self.first_choices[indices].sum()) / tokens if tokens else None,
-        )
+    def compute(self) -> list[AskedPasskey]:
+        """The prompts that were scored, in the order of the samples."""
+        states = (self.scored, self.exact, self.tokens, self.first_choices, self.log_probability)
+        return [
+            AskedPasskey(sample, bool(exact), tokens, first, log_probability)
+            for sample, scored, exact, tokens, first, log_probability in zip(
+                self.samples, *(state.tolist() for state in states), strict=True
+            )
+            if scored
+        ]
 
 
 class WrittenPasskeys(PasskeyScores):
@@ -154,6 +155,34 @@ class WrittenPasskeys(PasskeyScores):
         """
         self.scored.index_add_(0, indices, torch.ones_like(indices))
         self.exact.index_add_(0, indices, answered.long())
+
+
+def cells_of(asked: Sequence[AskedPasskey]) -> list[PasskeyCell]:
+    """The cells of which something was scored, in the order of the samples."""
+    members: dict[tuple[int, int], list[AskedPasskey]] = defaultdict(list)
+    for entry in asked:
+        members[entry.sample.context_length, entry.sample.cell].append(entry)
+    return [_cell(*key, own) for key, own in members.items()]
+
+
+def _cell(context_length: int, cell: int, asked: list[AskedPasskey]) -> PasskeyCell:
+    samples, n, correct = [entry.sample for entry in asked], len(asked), sum(entry.correct for entry in asked)
+    log_probability, tokens = sum(entry.log_probability for entry in asked) / n, sum(entry.tokens for entry in asked)
+    low, high = wilson(correct, n)
+    return PasskeyCell(
+        context_length=context_length,
+        cell=cell,
+        nominal_distance=round(sum(sample.nominal_distance for sample in samples) / n),
+        distance=sum(sample.distance for sample in samples) / n,
+        depth=sum(sample.depth for sample in samples) / n,
+        n=n,
+        correct=correct,
+        accuracy=correct / n,
+        low=low,
+        high=high,
+        log_probability=log_probability if tokens and math.isfinite(log_probability) else None,
+        token_accuracy=sum(entry.first_choices for entry in asked) / tokens if tokens else None,
+    )
 
 
 def k_max(cells: Sequence[PasskeyCell], threshold: float) -> int:

@@ -5,16 +5,18 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
+from numpy.typing import NDArray
 
 from lit_pi.evaluation.passkey import PasskeyCell
 
 NUMBERED_CELLS = 200
 """Up to so many cells, a map says the number in each."""
 COLUMN_INCHES = 0.62
+PERCENT = PercentFormatter(1.0, decimals=0, symbol="")
 MARKERS = "osDp*Xh8"
 FOUND = "passkeys found"
 
@@ -39,7 +41,8 @@ def passkey_figure(
     figure = Figure(figsize=(width, 4.0), dpi=120, layout="constrained")
     axes = figure.add_subplot(title=title)
     if is_map:
-        _draw_map(figure, axes, by_length, original_context)
+        image = draw_map(axes, by_length, accuracies(by_length), original_context)
+        figure.colorbar(image, ax=axes, label=f"{FOUND} (%)", format=PERCENT)
         return figure
     if mode == "random":
         _draw_lengths(axes, [cell for own in by_length.values() for cell in own])
@@ -85,24 +88,43 @@ def _draw_lengths(axes: Axes, cells: Sequence[PasskeyCell]) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def _draw_map(
-    figure: Figure, axes: Axes, by_length: Mapping[int, Sequence[PasskeyCell]], original_context: int
-) -> None:
-    lengths = list(by_length)
-    depths = {cell.cell: cell.depth for own in by_length.values() for cell in own}
-    found = np.full((max(depths) + 1, len(lengths)), np.nan)
+def accuracies(by_length: Mapping[int, Sequence[PasskeyCell]]) -> NDArray[np.float64]:
+    """Of each depth (row) and context length (column), NaN where there is no cell."""
+    found = np.full((1 + max(cell.cell for own in by_length.values() for cell in own), len(by_length)), np.nan)
     for column, own in enumerate(by_length.values()):
         for cell in own:
             found[cell.cell, column] = cell.accuracy
-    colours = colormaps["viridis"]
-    image = axes.imshow(found, vmin=0, vmax=1, cmap=colours, aspect="auto")
-    if found.size <= NUMBERED_CELLS:
-        for (row, column), value in np.ndenumerate(found):
+    return found
+
+
+def draw_map(
+    axes: Axes,
+    by_length: Mapping[int, Sequence[PasskeyCell]],
+    values: NDArray[np.float64],
+    original_context: int,
+    colours: str = "viridis",
+    low: float = 0.0,
+) -> AxesImage:
+    """A map of depth and context length.
+
+    Args:
+        axes: to draw on.
+        by_length: cells by context length, which name rows and columns.
+        values: of each depth and context length, from `low` to 1.
+        original_context: context length of pre-training in tokens, marked.
+        colours: name of a colour map.
+        low: the least value.
+    """
+    lengths = list(by_length)
+    depths = {cell.cell: cell.depth for own in by_length.values() for cell in own}
+    image = axes.imshow(values, vmin=low, vmax=1, cmap=colours, aspect="auto")
+    shades = image.to_rgba(values)[..., :3].mean(axis=-1)
+    if values.size <= NUMBERED_CELLS:
+        for (row, column), value in np.ndenumerate(values):
             if not np.isnan(value):
-                ink = "black" if value > 0.6 else "white"
+                ink = "black" if shades[row, column] > 0.45 else "white"
                 axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=7, color=ink)
-    place = _between(lengths, original_context)
-    axes.axvline(place, color="tab:red", linestyle="--", linewidth=1.5)
+    axes.axvline(_between(lengths, original_context), color="tab:red", linestyle="--", linewidth=1.5)
     axes.set_xticks(range(len(lengths)), [f"{length:,}" for length in lengths], rotation=45 if len(lengths) > 7 else 0)
     rows = sorted(depths)[:: -(-len(depths) // 11)]
     axes.set_yticks(rows, [f"{depths[row]:.0%}" for row in rows])
@@ -110,7 +132,7 @@ def _draw_map(
         xlabel=f"context length (tokens; dashed: original context, {original_context:,})",
         ylabel="depth of the key in the filler",
     )
-    figure.colorbar(image, ax=axes, label=f"{FOUND} (%)", format=PercentFormatter(1.0, decimals=0, symbol=""))
+    return image
 
 
 def _between(lengths: Sequence[int], original_context: int) -> float:

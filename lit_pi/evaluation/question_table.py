@@ -8,6 +8,7 @@ import pyarrow.parquet
 
 from lit_pi.errors import UserError
 from lit_pi.evaluation.multiple_choice import Normalisation, ScoredQuestion
+from lit_pi.evaluation.parquet import write_columns
 
 CHOSEN, CORRECT = "chosen_", "correct_"
 """Before a normalisation's name: the columns of its choices, and of whether they are right."""
@@ -20,7 +21,7 @@ def write_questions(path: Path, questions: Sequence[ScoredQuestion], normalisati
     `log_likelihood_alone` (nats; after its context, and after the answer context), `characters`, `bytes` and `tokens`,
     and for each normalisation `chosen_NAME` (index of the option, -1 for none) and `correct_NAME`.
     """
-    columns = {
+    columns: dict[str, Sequence] = {
         "id": [scored.question.id for scored in questions],
         "answer": [scored.question.answer for scored in questions],
         "log_likelihood": [list(scored.log_likelihood) for scored in questions],
@@ -32,10 +33,7 @@ def write_questions(path: Path, questions: Sequence[ScoredQuestion], normalisati
     for name in normalisations:
         columns[f"{CHOSEN}{name}"] = [scored.chosen(name) for scored in questions]
         columns[f"{CORRECT}{name}"] = [scored.correct(name) for scored in questions]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.new")
-    pyarrow.parquet.write_table(pyarrow.table(columns), beside)
-    beside.replace(path)
+    write_columns(path, columns)
 
 
 def read_correct(path: Path) -> dict[str, dict[str, bool]]:

@@ -2,7 +2,9 @@
 
 import json
 import os
+from importlib.metadata import version
 from pathlib import Path
+from platform import python_version
 from typing import Any
 
 from lit_pi import __version__
@@ -10,10 +12,14 @@ from lit_pi.errors import UserError
 
 FILE = "results.json"
 SCHEMA_VERSION = 1
+PACKAGES = ("torch", "transformers", "lightning", "tokenizers", "numpy")
+"""Whose versions a record holds, beside those of lit_pi and Python."""
 
 
 def add_record(run: Path, record: dict[str, Any]) -> Path:
     """Add a record to a run directory's results; it replaces an earlier one of the same stage, step and evaluation.
+
+    The versions that gave it are added.
 
     Args:
         run: the run directory.
@@ -25,7 +31,8 @@ def add_record(run: Path, record: dict[str, Any]) -> Path:
     path = run / FILE
     kept = [other for other in (load_records(run) if path.exists() else []) if _key(other) != _key(record)]
     run.mkdir(parents=True, exist_ok=True)
-    content = {"schema_version": SCHEMA_VERSION, "lit_pi": __version__, "records": [*kept, record]}
+    versions = {"lit_pi": __version__, "python": python_version()} | {name: version(name) for name in PACKAGES}
+    content = {"schema_version": SCHEMA_VERSION, "records": [*kept, record | {"versions": versions}]}
     beside = path.with_name(f"{FILE}.new")
     with beside.open("w") as file:
         json.dump(content, file, indent=2, default=str)
@@ -46,12 +53,24 @@ def load_records(run: Path) -> list[dict[str, Any]]:
         raise UserError(f"there is no {FILE} in {run}: name the directory of a run that `lit-pi test` has finished")
     try:
         content = json.loads(path.read_text())
-        version, records = content["schema_version"], content["records"]
+        schema, records = content["schema_version"], content["records"]
     except (json.JSONDecodeError, TypeError, KeyError) as error:
         raise UserError(f"{path} is not a results file of lit_pi ({error!r}): remove it and test again") from error
-    if version != SCHEMA_VERSION:
-        raise UserError(f"{path} has schema version {version}, this lit_pi reads {SCHEMA_VERSION}: test again")
+    if schema != SCHEMA_VERSION:
+        raise UserError(f"{path} has schema version {schema}, this lit_pi reads {SCHEMA_VERSION}: test again")
     return records
+
+
+def latest(run: Path, kind: str) -> dict[str, dict[str, Any]]:
+    """The records of one kind that count, by evaluation: the last test, else the last validation.
+
+    Raises:
+        UserError: the directory has no results.
+    """
+    records = [record for record in load_records(run) if record["kind"] == kind]
+    # Of an evaluation's records the last one here stays: a test, else the latest step.
+    ordered = sorted(records, key=lambda record: (record["stage"] == "test", record["step"]))
+    return {record["evaluation"]: record for record in ordered}
 
 
 def _key(record: dict[str, Any]) -> tuple[Any, ...]:

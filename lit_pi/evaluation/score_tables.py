@@ -1,7 +1,6 @@
 """Losses in Parquet: sums of documents, out of which every figure follows, and the losses of tokens."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from lit_pi.batches import Scheme
 from lit_pi.errors import UserError
+from lit_pi.evaluation.parquet import beside, write_columns
 from lit_pi.evaluation.perplexity import SeriesTotals
 from lit_pi.evaluation.token_scores import Series, TokenLosses
 
@@ -55,9 +55,7 @@ def write_documents(path: Path, ids: Sequence[str], totals: Sequence[SeriesTotal
             columns[name + ending] = [
                 value for sums in found for value in (unknown if sums is None else getattr(sums, part).tolist())
             ]
-    table = pyarrow.table(columns)
-    with _beside(path) as partial:
-        pyarrow.parquet.write_table(table, partial)
+    write_columns(path, columns)
 
 
 def write_tokens(path: Path, losses: TokenLosses) -> None:
@@ -69,7 +67,7 @@ def write_tokens(path: Path, losses: TokenLosses) -> None:
     types = [pyarrow.int32(), pyarrow.int32(), *(pyarrow.float32() for _ in losses.nll)]
     names = ["document", "position", *map(str, losses.nll)]
     schema = pyarrow.schema(list(zip(names, types, strict=True)))
-    with _beside(path) as partial, pyarrow.parquet.ParquetWriter(partial, schema, compression="zstd") as writer:
+    with beside(path) as partial, pyarrow.parquet.ParquetWriter(partial, schema, compression="zstd") as writer:
         for start in range(0, int(losses.offsets[-1]), ROW_GROUP):
             tokens = np.arange(start, min(start + ROW_GROUP, int(losses.offsets[-1])))
             document = np.searchsorted(losses.offsets, tokens, side="right") - 1
@@ -103,12 +101,3 @@ def read_documents(path: Path) -> dict[tuple[str, Series], DocumentSums]:
             if not np.isnan(x[rows]).any():
                 found[name, Series(schemes[kind], size)] = DocumentSums(documents[rows].tolist(), y[rows], x[rows])
     return found
-
-
-@contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """A file that takes its place once it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.new")
-    yield partial
-    partial.replace(path)

@@ -13,8 +13,21 @@ from torchmetrics import Metric
 
 from lit_pi.evaluation.document_intervals import cluster_mean
 
+KIND = "summarization"
+"""Of the records in `results.json`."""
 NGRAM = 4
 """Words of the n-grams that are counted as repeated or copied."""
+LABELS = {
+    "rouge1": "ROUGE-1 (%)",
+    "rouge2": "ROUGE-2 (%)",
+    "rougeL": "ROUGE-L (%)",
+    "tokens": "tokens",
+    "capped": "at the limit (%)",
+    "empty": "empty (%)",
+    "repeated": f"{NGRAM}-grams repeated (%)",
+    "copied": f"{NGRAM}-grams copied (%)",
+}
+"""What is measured, as a person reads it."""
 
 
 class SummaryMeasures(NamedTuple):

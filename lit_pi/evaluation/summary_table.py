@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow
-import pyarrow.parquet
-
+from lit_pi.evaluation.parquet import write_columns
 from lit_pi.evaluation.summaries import SummaryMeasures, WrittenSummary
 
 
@@ -27,7 +25,4 @@ def write_summaries(
     for place, name in enumerate(SummaryMeasures._fields):
         columns[name] = [summary.measures[place] for summary in summaries]
     columns["summary"] = texts
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.new")
-    pyarrow.parquet.write_table(pyarrow.table(columns), beside)
-    beside.replace(path)
+    write_columns(path, columns)

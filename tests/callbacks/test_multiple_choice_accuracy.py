@@ -237,7 +237,7 @@ def test_a_paired_report_needs_no_rerun(tmp_path: Path) -> None:
     for name, position in (("before", Extrapolate()), ("after", Interpolate(16))):
         (tmp_path / name).mkdir()
         trainer(tmp_path / name).test(module(position), data(tmp_path, RACE), verbose=False)
-    found = {entry.normalisation: entry for entry in paired_differences(tmp_path / "before", tmp_path / "after")}
+    found = {entry.normalisation: entry.shares for entry in paired_differences(tmp_path / "before", tmp_path / "after")}
     for entry in records(tmp_path / "after")["race"]["accuracies"]:
         assert found[entry["normalisation"]].other == entry["accuracy"]
     assert any(entry.only_baseline + entry.only_other for entry in found.values())

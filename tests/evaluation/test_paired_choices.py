@@ -41,24 +41,28 @@ def test_what_only_one_has_right_gives_difference_interval_and_p(tmp_path: Path)
     first, second = (run(tmp_path / name, [pair[place] for pair in pairs]) for place, name in enumerate("ab"))
     found = paired_differences(first, second)
     assert [(entry.evaluation, entry.normalisation) for entry in found] == [("piqa", "none"), ("piqa", "tokens")]
-    for entry in found:
+    for entry in [entry.shares for entry in found]:
         assert (entry.n, entry.only_baseline, entry.only_other) == (37, 9, 2)
         assert (entry.baseline, entry.other, entry.difference) == pytest.approx((29 / 37, 22 / 37, -7 / 37))
         assert (entry.low, entry.high) == newcombe(20, 9, 2, 6) and entry.low < entry.difference < entry.high < 0
         # A fair coin shows one side at most twice in 11 throws, on either side.
         assert entry.p == pytest.approx(2 * sum(comb(11, k) for k in range(3)) / 2**11)
-    turned = paired_differences(second, first)[0]
-    assert (turned.difference, turned.low, turned.p) == pytest.approx((7 / 37, -found[0].high, found[0].p))
+    turned = paired_differences(second, first)[0].shares
+    assert (turned.difference, turned.low, turned.p) == pytest.approx(
+        (7 / 37, -found[0].shares.high, found[0].shares.p)
+    )
 
 
 def test_runs_that_agree_do_not_differ(tmp_path: Path) -> None:
     (entry, _) = paired_differences(run(tmp_path / "a", [1, 0, 1]), run(tmp_path / "b", [1, 0, 1]))
-    assert (entry.difference, entry.p, entry.n) == (0, 1, 3) and entry.low < 0 < entry.high
+    shares = entry.shares
+    assert (shares.difference, shares.p, shares.n) == (0, 1, 3) and shares.low < 0 < shares.high
 
 
 def test_questions_that_one_run_left_out_do_not_count(tmp_path: Path) -> None:
     (entry, _) = paired_differences(run(tmp_path / "a", [-1, 1, 0, 1]), run(tmp_path / "b", [1, 1, 1, -1]))
-    assert (entry.n, entry.baseline, entry.other, entry.only_other) == (2, 0.5, 1, 1)
+    shares = entry.shares
+    assert (shares.n, shares.baseline, shares.other, shares.only_other) == (2, 0.5, 1, 1)
     assert paired_differences(run(tmp_path / "c", [-1, 1]), run(tmp_path / "d", [1, -1])) == []
 
 
@@ -67,7 +71,7 @@ def test_the_last_test_counts_and_only_what_both_have(tmp_path: Path) -> None:
     second = run(run(tmp_path / "b", [1, 0], stage="fit", step=2), [0, 0], stage="fit", step=4)
     second = run(second, [1, 1], name="boolq")
     (entry, _) = paired_differences(first, second)
-    assert (entry.evaluation, entry.baseline, entry.other) == ("piqa", 1, 0)
+    assert (entry.evaluation, entry.shares.baseline, entry.shares.other) == ("piqa", 1, 0)
 
 
 def test_runs_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lit_pi.evaluation.passkey import PasskeyCell, PasskeySample, PasskeyScores, k_max
+from lit_pi.evaluation.passkey import PasskeyCell, PasskeySample, PasskeyScores, cells_of, k_max
 
 LENGTHS, CELLS, TRIALS, TOKENS = (96, 64), 5, 7, 4
 SAMPLES = [
@@ -52,7 +52,7 @@ def test_cells_of_known_answers(batch_size: int) -> None:
             torch.cat((rank[rows], torch.zeros(1, TOKENS, dtype=torch.long))),
             torch.cat((is_answer[rows], torch.zeros(1, TOKENS, dtype=torch.bool))),
         )
-    cells = scores.compute()
+    cells = cells_of(scores.compute())
     assert [(cell.context_length, cell.cell) for cell in cells] == [(L, c) for L in LENGTHS for c in range(CELLS)]
     for cell in cells:
         own = [i for i, sample in enumerate(SAMPLES) if sample[:2] == (cell.context_length, cell.cell)]
@@ -90,14 +90,14 @@ def test_what_was_not_scored_is_no_cell() -> None:
     scores = PasskeyScores(SAMPLES)
     rows = torch.tensor([0, 1, TRIALS])
     scores.update(rows, nll[rows], rank[rows], is_answer[rows])
-    assert [(cell.cell, cell.n) for cell in scores.compute()] == [(0, 2), (1, 1)]
+    assert [(cell.cell, cell.n) for cell in cells_of(scores.compute())] == [(0, 2), (1, 1)]
 
 
 def test_scores_that_are_no_numbers_stay_out_of_the_record() -> None:
     scores = PasskeyScores(SAMPLES)
     answer = torch.ones(1, TOKENS, dtype=torch.bool)
     scores.update(torch.tensor([0]), torch.full((1, TOKENS), torch.nan), torch.full((1, TOKENS), 264), answer)
-    (cell,) = scores.compute()
+    (cell,) = cells_of(scores.compute())
     assert cell.accuracy == 0 and cell.log_probability is None
 
 

@@ -1,13 +1,14 @@
-"""Results on the disk, and the report made of them."""
+"""Results on the disk."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import transformers
 
+import lit_pi
 from lit_pi.errors import UserError
-from lit_pi.evaluation.report import report
 from lit_pi.evaluation.results import add_record, load_records
 
 
@@ -38,22 +39,8 @@ def test_what_is_no_results_file_is_refused(content: str, tmp_path: Path) -> Non
         load_records(tmp_path)
 
 
-def test_a_report_sets_runs_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    add_record(tmp_path / "base", record("fit", 3, 9.0))
-    add_record(tmp_path / "base", record())
-    add_record(tmp_path / "longer", record(perplexity=5.0, **{"class": "Interpolate", "scale": 4.0}))
-    add_record(tmp_path / "trained", record("fit", 1, 8.0))
-    add_record(tmp_path / "trained", record("fit", 2, 7.0))
-    report([tmp_path / name for name in ("base", "longer", "trained")], tmp_path / "report")
-    markdown = (tmp_path / "report" / "report.md").read_text()
-    assert "| context length | base: Extrapolate | longer: Interpolate (scale 4) | trained: Extrapolate |" in markdown
-    assert "| 256 | 4.00 | 5.00 | 7.00 |\n| 1,024 | 10.00 | 12.50 | 17.50 |" in markdown
-    assert "books-perplexity.png" in markdown
-    assert (tmp_path / "report" / "books-perplexity.png").read_bytes().startswith(b"\x89PNG")
-    assert "12.50" in capsys.readouterr().out
-
-
-def test_runs_without_a_curve_are_named(tmp_path: Path) -> None:
-    (tmp_path / "results.json").write_text(json.dumps({"schema_version": 1, "records": []}))
-    with pytest.raises(UserError, match="hold no perplexity curve"):
-        report([tmp_path], tmp_path / "report")
+def test_a_record_says_which_versions_gave_it(tmp_path: Path) -> None:
+    add_record(tmp_path, record())
+    (found,) = load_records(tmp_path)
+    expected = {"torch": torch.__version__, "transformers": transformers.__version__, "lit_pi": lit_pi.__version__}
+    assert found["versions"].items() >= expected.items()
