@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, PreTrainedModel
 
 from lit_pi.errors import UserError
@@ -40,7 +41,7 @@ class FromScratch(ModelSource):
         config: fields of transformers' `LlamaConfig`, on top of the size.
 
     Raises:
-        UserError: neither is given, or a field is not one of `LlamaConfig`.
+        UserError: neither is given, a field is not one of `LlamaConfig`, or they do not belong together.
     """
 
     def __init__(self, size: Size | None = None, config: dict[str, Any] | None = None) -> None:
@@ -49,7 +50,11 @@ class FromScratch(ModelSource):
         fields = {**(LLAMA_SIZES[size] if size else {}), **(config or {})}
         if unknown := sorted(fields.keys() - LlamaConfig().to_dict().keys()):
             raise UserError(f"FromScratch got config field `{unknown[0]}`, which LlamaConfig does not have")
-        self.config = LlamaConfig(**fields)
+        try:
+            self.config = LlamaConfig(**fields)
+        except (StrictDataclassError, ValueError) as error:
+            reason = str(error).splitlines()[-1].strip().removeprefix("ValueError: ")
+            raise UserError(f"FromScratch got config fields that do not make a model: {reason}") from error
 
     def build(self) -> tuple[PreTrainedModel, Rope]:
         """Weights drawn by transformers' initialisation, from torch's global generator."""
