@@ -9,6 +9,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, PreTrainedModel
 
 from lit_pi.errors import UserError
+from lit_pi.hub import hub_offers
 from lit_pi.models.attention import ATTENTION
 from lit_pi.models.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
 from lit_pi.models.lora import LoRA
@@ -106,11 +107,13 @@ class Pretrained(ModelSource):
             raise UserError(
                 f"no model at {path}: name a Hugging Face directory, a run directory, a .ckpt file or a hub id"
             )
+        here = path.is_dir() or not hub_offers(self.path)
         try:
-            config = AutoConfig.from_pretrained(path)
+            config = AutoConfig.from_pretrained(path, local_files_only=here)
             llm = AutoModelForCausalLM.from_pretrained(
                 path,
                 config=config,
+                local_files_only=here,
                 dtype="auto" if keep_dtype else torch.get_default_dtype(),
                 attn_implementation=ATTENTION,
             )
@@ -129,7 +132,7 @@ class Pretrained(ModelSource):
             config = read_checkpoint(path).config
             return _from_config(config), rope_of(config)
         try:
-            config = AutoConfig.from_pretrained(path)
+            config = AutoConfig.from_pretrained(path, local_files_only=path.is_dir() or not hub_offers(self.path))
         except (OSError, ValueError) as error:
             raise self._unreadable(path, error) from error
         return _from_config(config), rope_of(config, self.original_context)
