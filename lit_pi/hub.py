@@ -1,5 +1,6 @@
 """The Hugging Face hub, whose absence is noticed at once."""
 
+from contextlib import suppress
 from functools import cache
 
 from huggingface_hub import HfApi
@@ -17,8 +18,7 @@ def hub_offers(repository: str) -> bool:
 
     Where it does not, files that an earlier run has downloaded are all there is; transformers would ask for a minute.
     """
-    try:
+    with suppress(*UNREACHABLE, ValueError):
         HfApi().model_info(repository, timeout=HUB_TIMEOUT)
-    except (*UNREACHABLE, ValueError):
-        return False
-    return True
+        return True
+    return False
