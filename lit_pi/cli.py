@@ -1,6 +1,7 @@
 """The command line: Lightning's, with positions, presets and one run directory."""
 
 import logging
+import os
 import re
 import sys
 import warnings
@@ -44,10 +45,10 @@ from lit_pi.callbacks import (
 from lit_pi.data import LongContextData
 from lit_pi.data.prepare import prepare
 from lit_pi.data.train_tokenizer import train_tokenizer
-from lit_pi.errors import UserError
+from lit_pi.errors import DISK_FULL, UserError
 from lit_pi.evaluation.report import report
 from lit_pi.export import export
-from lit_pi.models.checkpoint import checkpoints_of, newest_checkpoint
+from lit_pi.models.checkpoint import checkpoints_of, newest_checkpoint, read_content
 from lit_pi.module import ADAMW, WARMUP, LitLlama
 from lit_pi.parallel.checkpoint_io import AtomicCheckpointIO
 from lit_pi.planning import PlanningTrainer
@@ -79,9 +80,13 @@ class Parser(LightningArgumentParser):
 
 def mistake_behind(error: BaseException | None) -> str | None:
     """The sentence of the user's mistake that led to an error, whatever was raised around it."""
-    while error is not None and not isinstance(error, (UserError, MisconfigurationException)):
+    while error is not None:
+        if isinstance(error, (UserError, MisconfigurationException)):
+            return " ".join(str(error).split())
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            return "the disk is full: free space, or write elsewhere, and run again"
         error = error.__cause__ or error.__context__
-    return None if error is None else " ".join(str(error).split())
+    return None
 
 
 def one_sentence(message: str) -> str:
@@ -92,6 +97,11 @@ def one_sentence(message: str) -> str:
         return f"{key} does not take `{option[1]}`: --{key}.help CLASS lists what a class takes"
     if "Expected a dot import path string" in message and given:
         return f"{key} is {given[1]}, and there is no class or file of that name"
+    if missing := re.search(r"(?:File does not exist: |Expected a path but )'?(\S+\.ya?ml)", message):
+        return f"{key} is {missing[1]}, and there is no such file or preset"
+    if tried := re.search(r"Expected a path but (\S+) either not accessible or invalid\s+- (.*)", message, re.DOTALL):
+        reason = " ".join(tried[2].removeprefix(f"Problem with given class_path '{tried[1]}':").split())
+        return f"{key} is {tried[1]}, and there is no such class or file: {reason}"
     if (choices := re.search(r"Literal\[(.*?)\]", message)) and given:
         return f"{key} is {given[1]}, and must be one of {choices[1]}"
     if (kinds := re.findall(r"Expected (?:a )?<class '([^']+)'>", message)) and given:
@@ -211,10 +221,18 @@ class LitPiCLI(LightningCLI):
         run = Path(config.trainer.default_root_dir)
         if self.subcommand == "plan":
             return
+        folder = next(place for place in (run.absolute(), *run.absolute().parents) if place.exists())
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise UserError(
+                f"cannot write to the run directory {run}, because {folder} is no folder of yours: name another with "
+                "--trainer.default_root_dir"
+            )
         if config.ckpt_path == LAST:
             config.ckpt_path = str(newest_checkpoint(run))
         elif config.ckpt_path is not None and not Path(config.ckpt_path).exists():
             raise UserError(f"there is no checkpoint {config.ckpt_path}: name an existing one, or `{LAST}`")
+        elif config.ckpt_path is not None:
+            read_content(Path(config.ckpt_path))  # before a model is built, and in vain
         elif config.ckpt_path is None and self.subcommand == "fit" and checkpoints_of(run):
             raise UserError(
                 f"{run} already holds the checkpoints of a training run: continue it with --ckpt_path {LAST}, "

@@ -226,8 +226,18 @@ def test_mistakes_are_one_sentence_and_status_2(refused: Callable[..., str], tmp
     fit = ("fit", "--config=configs/experiment/demo_pretrain.yaml")
     broken = tmp_path / "broken.yaml"
     broken.write_text("model: [\n")
+    config = "--model.llm.config={hidden_size: 30, num_attention_heads: 4}"
     cases = {
         (*fit, "--model.position=Nope"): "model.position is Nope, and there is no class or file",
+        (
+            *fit,
+            "--model.position=mine.Nope",
+        ): "model.position is mine.Nope, and there is no such class or file: No",
+        (*fit, "--model.position=torch.nn.Linear"): "does not correspond to a subclass of PositionStrategy",
+        (
+            *fit,
+            "--model.position=configs/position/no.yaml",
+        ): "position is configs/position/no.yaml, and there is no such file",
         (*fit, "--model.position.scale=3"): "model.position does not take `scale`",
         (*fit, "--model.position=Interpolate", "--model.position.scale=0.5"): "scale 0.5",
         (*fit, "--model.position=Interpolate", "--model.position.scale=x"): "scale is x, and must be of type float",
@@ -235,11 +245,17 @@ def test_mistakes_are_one_sentence_and_status_2(refused: Callable[..., str], tmp
         (*fit, "--model.postion=Extrapolate"): "--model.postion",
         (*fit, "--data.context_length=abc"): "data.context_length is abc, and must be of type int",
         (*fit, "--data.context_length=100"): "multiple of 8",
+        (*fit, "--data.batch_size=0"): "batch_size of data is 0: it must be 1 or more",
+        (*fit, "--data.num_workers=-1"): "num_workers of data is -1: it must be 0 or more",
+        (*fit, config): "The hidden size (30) is not a multiple of the number of attention heads (4)",
         (*fit, "--model.llm.size=8b"): "model.llm.size is 8b, and must be one of '2m', '7b'",
         (*fit, f"--config={broken}"): f"{broken} is not valid YAML",
-        ("fit", "--config=nowhere.yaml"): "nowhere.yaml",
+        ("fit", "--config=nowhere.yaml"): "nowhere.yaml, and there is no such file or preset",
         (*fit, "--ckpt_path=nowhere.ckpt"): "there is no checkpoint nowhere.ckpt",
         (*fit, f"--trainer.default_root_dir={tmp_path}", "--ckpt_path=last"): f"no complete checkpoint in {tmp_path}",
+        (*fit, "--ckpt_path=README.md"): "README.md is not a checkpoint of lit_pi",
+        (*fit, f"--ckpt_path={tmp_path}"): f"{tmp_path} is not a checkpoint of lit_pi",
+        (*fit, f"--trainer.default_root_dir={broken}/run"): f"because {broken} is no folder of yours",
         ("fly",): "fly",
     }
     for words, said in cases.items():
@@ -273,6 +289,7 @@ def test_mistakes_in_data_are_one_sentence_and_status_2(
             f"{evaluation}context_lengths: [256], stride: 16}}}}}}",
         ): "fills a window of 256 tokens: the longest has",
         (*test, f"{evaluation}context_lengths: [64], stride: 65}}}}}}"): "stride is 65: with context length 64",
+        (*test, f"{evaluation}context_lengths: [64], stride: 16, batch_size: 0}}}}}}"): "batch_size of the Perplexity",
         (*test, "--data.evaluations=null"): "there is nothing to evaluate",
         ("report", str(tmp_path)): f"there is no results.json in {tmp_path}",
     }
@@ -294,3 +311,10 @@ def test_shell_completion_knows_the_subcommands(capsys: pytest.CaptureFixture[st
         LitPiCLI(["--print_completion", "shtab-bash"])
     assert stop.value.code == 0
     assert "--model.position" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
+def test_a_full_disk_is_one_sentence(refused: Callable[..., str], tmp_path: Path, texts: Path) -> None:
+    (tmp_path / "tokenizer_config.json").symlink_to("/dev/full")
+    words = ("--corpus=TextFiles", f"--corpus.train={texts / 'train'}", "--vocabulary_size=300")
+    assert "the disk is full" in refused("tokenizer", *words, f"--output={tmp_path}")

@@ -1,6 +1,5 @@
 """From documents to a token store: once, in parallel, and safe to kill."""
 
-import errno
 import hashlib
 import json
 import os
@@ -28,7 +27,7 @@ from lit_pi.data.corpora.corpus import Corpus, Document, Dropped, Split
 from lit_pi.data.pieces import cutter, whole
 from lit_pi.data.store import FORMAT, Batch, StoreWriter, TokenStore, sync
 from lit_pi.data.tokenizer import BYTES, first_tokens, load_tokenizer, plain_backend, tokenizer_fingerprint
-from lit_pi.errors import UserError
+from lit_pi.errors import DISK_FULL, UserError
 
 CORES = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 16)
 BATCH_CHARACTERS = 500_000
@@ -39,7 +38,6 @@ DOCUMENT_CHARACTERS = 100
 """What a document weighs beside its text."""
 PROGRESS_DELAY = 2.0
 """Seconds before a progress bar appears."""
-DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def cache_directory() -> Path:

@@ -23,7 +23,7 @@ from lit_pi.data.ranks import DataRanks, data_ranks
 from lit_pi.data.sequences import Sequences, collate
 from lit_pi.data.store import TokenStore
 from lit_pi.data.tokenizer import load_tokenizer
-from lit_pi.errors import UserError
+from lit_pi.errors import UserError, check_at_least
 
 LENGTH_MULTIPLE = 8
 """Tensor cores and sequence sharding want training sequences of a multiple of this many tokens."""
@@ -46,7 +46,8 @@ class LongContextData(LightningDataModule):
         seed: chooses the order of training sequences.
 
     Raises:
-        UserError: `context_length` is not a multiple of 8, or there is nothing to train on or to evaluate.
+        UserError: `context_length` is not a multiple of 8, another count is too small, or there is nothing to train
+            on or to evaluate.
     """
 
     def __init__(
@@ -66,6 +67,8 @@ class LongContextData(LightningDataModule):
             raise UserError(
                 f"data.context_length is {context_length}: it must be a positive multiple of {LENGTH_MULTIPLE} tokens"
             )
+        check_at_least("data", 1, batch_size=batch_size)
+        check_at_least("data", 0, num_workers=num_workers, seed=seed)
         self.train = train
         self.evaluations = evaluations or {}
         self.predict = predict

@@ -8,7 +8,7 @@ from lit_pi.batches import Decoding
 from lit_pi.data.corpora.corpus import Document
 from lit_pi.data.corpora.text_files import Files, TextFiles
 from lit_pi.data.generation import GenerationBatches, PromptEncoder, Sample, decoding_of
-from lit_pi.errors import UserError
+from lit_pi.errors import UserError, check_at_least
 
 
 class Prompts:
@@ -45,8 +45,8 @@ class Prompts:
         stop_at_eos: bool = True,
         batch_size: int = 1,
     ) -> None:
-        if batch_size < 1 or seed < 0:
-            raise UserError(f"Prompts got batch_size {batch_size} and seed {seed}: at least 1 and 0 are needed")
+        check_at_least("Prompts", 1, batch_size=batch_size)
+        check_at_least("Prompts", 0, seed=seed)
         self.corpus = TextFiles(test=files, text_field=text_field, encodings=encodings, undecodable=undecodable)
         self.max_new_tokens = max_new_tokens
         self.temperature = temperature

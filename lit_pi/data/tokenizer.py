@@ -9,6 +9,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lit_pi.errors import UserError
+from lit_pi.hub import hub_offers
 
 BYTES = "bytes"
 """Name of the embedded tokenizer."""
@@ -89,7 +90,8 @@ def _byte_tokenizer() -> PreTrainedTokenizerFast:
 
 def _load(name: str, remedy: str) -> PreTrainedTokenizerFast:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        here = Path(name).exists() or not hub_offers(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, local_files_only=here)
     except (OSError, ValueError) as error:
         reason = str(error).split("\n")[0].rstrip(".:")
         raise UserError(f"cannot load the tokenizer {name} ({reason}): {remedy}") from error

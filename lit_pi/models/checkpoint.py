@@ -77,7 +77,7 @@ def read_content(path: Path) -> dict[str, Any]:
         file = path / _META if is_sharded(path) else path
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         content[KEY]
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, IsADirectoryError) as error:
         raise UserError(f"{path} is not a checkpoint of lit_pi: name one that `lit-pi fit` wrote") from error
     return content
 

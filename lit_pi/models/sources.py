@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, PreTrainedModel
 
 from lit_pi.errors import UserError
+from lit_pi.hub import hub_offers
 from lit_pi.models.attention import ATTENTION
 from lit_pi.models.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
 from lit_pi.models.lora import LoRA
@@ -40,7 +42,7 @@ class FromScratch(ModelSource):
         config: fields of transformers' `LlamaConfig`, on top of the size.
 
     Raises:
-        UserError: neither is given, or a field is not one of `LlamaConfig`.
+        UserError: neither is given, a field is not one of `LlamaConfig`, or they do not belong together.
     """
 
     def __init__(self, size: Size | None = None, config: dict[str, Any] | None = None) -> None:
@@ -49,7 +51,11 @@ class FromScratch(ModelSource):
         fields = {**(LLAMA_SIZES[size] if size else {}), **(config or {})}
         if unknown := sorted(fields.keys() - LlamaConfig().to_dict().keys()):
             raise UserError(f"FromScratch got config field `{unknown[0]}`, which LlamaConfig does not have")
-        self.config = LlamaConfig(**fields)
+        try:
+            self.config = LlamaConfig(**fields)
+        except (StrictDataclassError, ValueError) as error:
+            reason = str(error).splitlines()[-1].strip().removeprefix("ValueError: ")
+            raise UserError(f"FromScratch got config fields that do not make a model: {reason}") from error
 
     def build(self) -> tuple[PreTrainedModel, Rope]:
         """Weights drawn by transformers' initialisation, from torch's global generator."""
@@ -101,11 +107,13 @@ class Pretrained(ModelSource):
             raise UserError(
                 f"no model at {path}: name a Hugging Face directory, a run directory, a .ckpt file or a hub id"
             )
+        here = path.is_dir() or not hub_offers(self.path)
         try:
-            config = AutoConfig.from_pretrained(path)
+            config = AutoConfig.from_pretrained(path, local_files_only=here)
             llm = AutoModelForCausalLM.from_pretrained(
                 path,
                 config=config,
+                local_files_only=here,
                 dtype="auto" if keep_dtype else torch.get_default_dtype(),
                 attn_implementation=ATTENTION,
             )
@@ -124,7 +132,7 @@ class Pretrained(ModelSource):
             config = read_checkpoint(path).config
             return _from_config(config), rope_of(config)
         try:
-            config = AutoConfig.from_pretrained(path)
+            config = AutoConfig.from_pretrained(path, local_files_only=path.is_dir() or not hub_offers(self.path))
         except (OSError, ValueError) as error:
             raise self._unreadable(path, error) from error
         return _from_config(config), rope_of(config, self.original_context)

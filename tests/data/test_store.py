@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from lit_pi.data import build as build_module
@@ -69,6 +70,39 @@ def test_a_store_holds_what_the_tokenizer_says(
         }  # fmt: skip
         assert store.manifest["tokens"] == store.num_tokens == store.lengths.sum()
         assert pickle.loads(pickle.dumps(store)).document(1).tolist() == store.document(1).tolist()
+
+
+class Mapped(Corpus):
+    """One document of three words."""
+
+    name = "mapped"
+
+    def documents(self, split: Split) -> Iterator[Document | Dropped]:
+        yield Document("the-document", "low high low")
+
+    def fingerprint(self, split: Split) -> dict[str, Any]:
+        return {}
+
+
+def word_tokenizer(vocabulary: dict[str, int]) -> PreTrainedTokenizerFast:
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="low"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=backend)
+
+
+@pytest.mark.parametrize(("size", "dtype"), [(65_536, np.uint16), (65_537, np.uint32), (150_000, np.uint32)])
+@pytest.mark.usefixtures("store_cache")
+def test_the_largest_token_of_a_vocabulary_of_any_size_is_kept(size: int, dtype: type) -> None:
+    words = {"low": 0, "high": size - 1} | {f"w{number}": number for number in range(1, size - 1)}
+    store = open_store(Mapped(), "train", word_tokenizer(words))
+    assert store.tokens.dtype == dtype
+    assert store.document(0).tolist() == [0, size - 1, 0]
+
+
+@pytest.mark.usefixtures("store_cache")
+def test_a_token_beyond_the_vocabulary_is_told_with_its_document() -> None:
+    with pytest.raises(UserError, match=r"document the-document has token 70000, .* vocabulary ends at 1"):
+        open_store(Mapped(), "train", word_tokenizer({"low": 0, "high": 70_000}))
 
 
 @pytest.mark.usefixtures("store_cache")

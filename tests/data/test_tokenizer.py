@@ -1,5 +1,8 @@
 """Tokenizers by name."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,3 +39,16 @@ def test_using_a_tokenizer_does_not_change_its_fingerprint(words_tokenizer: PreT
 def test_a_missing_tokenizer_is_named(name: str) -> None:
     with pytest.raises(UserError, match=name):
         load_tokenizer(name)
+
+
+def test_a_hub_that_does_not_answer_is_told_at_once() -> None:
+    for call in ("data.tokenizer import load_tokenizer as f", "models import Pretrained as f"):
+        script = (
+            f"import time\nfrom lit_pi.{call}\nstart = time.monotonic()\ntry:\n    getattr(f('me/mine'), 'build')()\n"
+            "except ValueError as error:\n    print(type(error).__name__, time.monotonic() - start, error)"
+        )
+        away = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:1"}
+        done = subprocess.run([sys.executable, "-c", script], env=away, capture_output=True, text=True, check=True)
+        kind, seconds, said = done.stdout.split(" ", 2)
+        assert kind == "UserError" and "me/mine" in said
+        assert float(seconds) < 5  # not a speed: how long a person waits for the sentence

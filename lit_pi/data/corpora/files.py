@@ -10,17 +10,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
 
 from lit_pi.data.corpora.readers import FORMATS, is_supported
 from lit_pi.errors import UserError
+from lit_pi.hub import HUB_TIMEOUT, UNREACHABLE
 
 HUB = re.compile(r"hf://datasets/(?P<repository>[^/]+/[^/@]+)(@(?P<revision>refs/[^/]+/[^/]+|[^/]+))?/(?P<files>.+)")
 """`hf://datasets/OWNER/NAME@REVISION/GLOB`, as fsspec, pandas and duckdb write it."""
-HUB_TIMEOUT = 3.0
-"""Seconds to wait for the hub's list of files."""
-# The second is the base error of the HTTP library, another one in each version of the hub's.
-UNREACHABLE: tuple[type[Exception], ...] = (OSError, HfHubHTTPError.__bases__[0])
 
 
 class File(NamedTuple):

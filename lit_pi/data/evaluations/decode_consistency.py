@@ -11,7 +11,7 @@ from lit_pi.data.corpora.corpus import Corpus, Split
 from lit_pi.data.evaluations.evaluation import Evaluation
 from lit_pi.data.generation import GenerationBatches, Sample
 from lit_pi.data.store import TokenStore
-from lit_pi.errors import UserError
+from lit_pi.errors import UserError, check_at_least
 
 
 class DecodeConsistency(Evaluation):
@@ -49,11 +49,9 @@ class DecodeConsistency(Evaluation):
         every_n_steps: int | None = None,
     ) -> None:
         super().__init__(every_n_steps)
-        counts = {"steps": steps, "batch_size": batch_size}
-        counts |= {} if max_documents is None else {"max_documents": max_documents}
-        for name, value, least in [*((name, value, 1) for name, value in counts.items()), ("seed", seed, 0)]:
-            if value < least:
-                raise UserError(f"{name} of the DecodeConsistency evaluation is {value}: it must be {least} or more")
+        counts = {"steps": steps, "batch_size": batch_size, "max_documents": max_documents}
+        check_at_least("the DecodeConsistency evaluation", 1, **counts)
+        check_at_least("the DecodeConsistency evaluation", 0, seed=seed)
         if steps >= context_length:
             raise UserError(
                 f"the DecodeConsistency evaluation reads {steps} steps of context_length {context_length}: at least "

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lit_pi.batches import ScoringBatch
 from lit_pi.data.generation import GenerationBatches
+from lit_pi.errors import check_at_least
 
 
 class ScoringBatches(Dataset[ScoringBatch], ABC):
@@ -27,9 +28,13 @@ class Evaluation(ABC):
 
     Args:
         every_n_steps: during `fit`, measure at validations whose step is a multiple of this; None for all.
+
+    Raises:
+        UserError: an option is below its least value.
     """
 
     def __init__(self, every_n_steps: int | None = None) -> None:
+        check_at_least(f"the {type(self).__name__} evaluation", 1, every_n_steps=every_n_steps)
         self.every_n_steps = every_n_steps
 
     @abstractmethod

@@ -14,7 +14,7 @@ from lit_pi.data.evaluations.choice_rows import Row, RowEncoder
 from lit_pi.data.evaluations.evaluation import Evaluation, ScoringBatches
 from lit_pi.data.tasks import Question, Task
 from lit_pi.data.tokenizer import tokenizer_fingerprint
-from lit_pi.errors import UserError
+from lit_pi.errors import UserError, check_at_least
 from lit_pi.evaluation.multiple_choice import ChoiceQuestion
 from lit_pi.evaluation.windows import share_out
 
@@ -50,11 +50,9 @@ class MultipleChoice(Evaluation):
         every_n_steps: int | None = None,
     ) -> None:
         super().__init__(every_n_steps)
-        counts = {"context_length": context_length, "batch_tokens": batch_tokens}
-        counts |= {} if max_questions is None else {"max_questions": max_questions}
-        for name, value, least in [*((name, value, 1) for name, value in counts.items()), ("seed", seed, 0)]:
-            if value < least:
-                raise UserError(f"{name} of the MultipleChoice evaluation is {value}: it must be {least} or more")
+        counts = {"context_length": context_length, "batch_tokens": batch_tokens, "max_questions": max_questions}
+        check_at_least("the MultipleChoice evaluation", 1, **counts)
+        check_at_least("the MultipleChoice evaluation", 0, seed=seed)
         self.task = task
         self.context_length = context_length
         self.batch_tokens = batch_tokens

@@ -17,7 +17,7 @@ from lit_pi.data.evaluations.passkey_prompts import ANSWER, FILLER, NEEDLE, QUES
 from lit_pi.data.generation import GenerationBatches, Sample, continuation, decoding_of
 from lit_pi.data.store import TokenStore
 from lit_pi.data.tokenizer import tokenizer_fingerprint
-from lit_pi.errors import UserError
+from lit_pi.errors import UserError, check_at_least
 from lit_pi.evaluation.passkey import PasskeySample
 from lit_pi.evaluation.windows import share_out
 
@@ -78,11 +78,9 @@ class Passkey(Evaluation):
         super().__init__(every_n_steps)
         if not context_lengths:
             raise UserError("context_lengths of the Passkey evaluation are empty: give at least one")
-        counts = {"distances": distances, "depths": depths, "trials": trials, "batch_size": batch_size}
-        counts |= {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
-        for name, value, least in [*((name, value, 1) for name, value in counts.items()), ("seed", seed, 0)]:
-            if value < least:
-                raise UserError(f"{name} of the Passkey evaluation is {value}: it must be {least} or more")
+        check_at_least("the Passkey evaluation", 1, distances=distances, depths=depths, trials=trials)
+        check_at_least("the Passkey evaluation", 1, max_new_tokens=max_new_tokens, batch_size=batch_size)
+        check_at_least("the Passkey evaluation", 0, seed=seed)
         self.context_lengths = tuple(sorted(set(context_lengths), reverse=True))
         self.mode: Mode = mode
         self.cells = {"paper": distances, "grid": depths, "random": 1}[mode]

@@ -15,7 +15,7 @@ from lit_pi.data.corpora.corpus import Corpus, Split
 from lit_pi.data.evaluations.evaluation import Evaluation, ScoringBatches
 from lit_pi.data.store import TokenStore
 from lit_pi.data.token_bytes import TokenBytes
-from lit_pi.errors import UserError
+from lit_pi.errors import UserError, check_at_least
 from lit_pi.evaluation.definitions import Floats
 from lit_pi.evaluation.pilot import PILOT_WINDOWS
 from lit_pi.evaluation.sampling import PER_BLOCK, Sample
@@ -53,8 +53,8 @@ class Perplexity(Evaluation):
         every_n_steps: during `fit`, measure at validations whose step is a multiple of this; None for all.
 
     Raises:
-        UserError: the stride leaves tokens unscored, fewer than 2 windows are to be drawn, or `precision` is out of
-            range or stands beside `num_windows`.
+        UserError: the stride leaves tokens unscored, a count is below its least value, or `precision` is out of range
+            or stands beside `num_windows`.
     """
 
     def __init__(
@@ -75,6 +75,9 @@ class Perplexity(Evaluation):
         every_n_steps: int | None = None,
     ) -> None:
         super().__init__(every_n_steps)
+        counts = {"max_documents": max_documents, "max_tokens": max_tokens, "min_tokens": min_tokens}
+        check_at_least("the Perplexity evaluation", 1, batch_size=batch_size, **counts)
+        check_at_least("the Perplexity evaluation", 0, seed=seed)
         if num_windows is not None and num_windows < PER_BLOCK:
             raise UserError(f"num_windows is {num_windows}: an interval needs {PER_BLOCK} windows or more")
         if precision is not None and not 0 < precision < 1:

@@ -16,7 +16,7 @@ from lit_pi.data.corpora.corpus import Corpus, Document, Split
 from lit_pi.data.evaluations.evaluation import Evaluation
 from lit_pi.data.generation import GenerationBatches, PromptEncoder, Sample, continuation, decoding_of
 from lit_pi.data.tokenizer import first_tokens, plain_backend, tokenizer_fingerprint
-from lit_pi.errors import UserError
+from lit_pi.errors import UserError, check_at_least
 from lit_pi.evaluation.summaries import NGRAM, SummaryMeasures, SummarySample, measure
 
 AT_ONCE = 16
@@ -64,10 +64,8 @@ class Summarization(Evaluation):
         every_n_steps: int | None = None,
     ) -> None:
         super().__init__(every_n_steps)
-        counts = {"batch_size": batch_size} | ({} if max_documents is None else {"max_documents": max_documents})
-        for name, value, least in [*((name, value, 1) for name, value in counts.items()), ("seed", seed, 0)]:
-            if value < least:
-                raise UserError(f"{name} of the Summarization evaluation is {value}: it must be {least} or more")
+        check_at_least("the Summarization evaluation", 1, batch_size=batch_size, max_documents=max_documents)
+        check_at_least("the Summarization evaluation", 0, seed=seed)
         if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
             raise UserError(f"seeds of the Summarization evaluation are {list(seeds)}: give different ones from 0 on")
         if temperature == 0 and len(seeds) > 1:
