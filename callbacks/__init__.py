@@ -6,7 +6,7 @@ if __name__ != "lit_pi.callbacks":
     )
 
 from lit_pi.callbacks.attention_bounds import AttentionBounds
-from lit_pi.callbacks.checkpoint import Checkpoint
+from lit_pi.callbacks.checkpoint import BestCheckpoint, Checkpoint
 from lit_pi.callbacks.decode_differences import DecodeDifferences
 from lit_pi.callbacks.isolation_probe import IsolationProbe
 from lit_pi.callbacks.multiple_choice_accuracy import MultipleChoiceAccuracy
@@ -18,6 +18,7 @@ from lit_pi.callbacks.summary_quality import SummaryQuality
 
 __all__ = [
     "AttentionBounds",
+    "BestCheckpoint",
     "Checkpoint",
     "DecodeDifferences",
     "IsolationProbe",
