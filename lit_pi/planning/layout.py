@@ -36,8 +36,8 @@ def layout(
 
     FSDP2: states are sharded in the master dtype. Gathered in the compute dtype are the root's own weights (from the
     forward's start to the backward's end), the layer at work and the one that arrives meanwhile; gradients of a layer
-    or the root stand whole in the compute dtype and once more in the dtype that is reduced. With `cpu_offload` GPUs hold
-    no states.
+    or the root stand whole in the compute dtype and once more in the dtype that is reduced. With `cpu_offload`
+    GPUs hold no states.
     DDP: gradients stand in buckets too.
     GPU: FlashAttention-2 and cuDNN sum the queries' gradients in float32, beside one float32 a query and head.
 

@@ -18,9 +18,10 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 def test_the_best_of_an_evaluation_and_the_newest_are_kept(tmp_path: Path, tiny: list[str]) -> None:
     """The learning rate is so high that the model gets worse again."""
     LitPiCLI([
-        "fit", *tiny, f"--trainer.default_root_dir={tmp_path}", "--trainer.max_steps=8", "--trainer.val_check_interval=2",
-        "--trainer.check_val_every_n_epoch=null", "--checkpoint.every_n_train_steps=1", "--checkpoint.in_background=true",
-        "--model.optimizer=AdamW", "--model.optimizer.lr=0.3", "--trainer.callbacks+=BestCheckpoint",
+        "fit", *tiny, f"--trainer.default_root_dir={tmp_path}", "--trainer.max_steps=8",
+        "--trainer.val_check_interval=2", "--trainer.check_val_every_n_epoch=null",
+        "--checkpoint.every_n_train_steps=1", "--checkpoint.in_background=true", "--model.optimizer=AdamW",
+        "--model.optimizer.lr=0.3", "--trainer.callbacks+=BestCheckpoint",
         "--trainer.callbacks.monitor=texts/perplexity/64", "--trainer.limit_val_batches=4",
     ])  # fmt: skip
     found = {
@@ -37,9 +38,10 @@ def test_the_best_of_an_evaluation_and_the_newest_are_kept(tmp_path: Path, tiny:
 def test_a_name_that_no_evaluation_has_is_one_sentence(tmp_path: Path, tiny: list[str]) -> None:
     with pytest.raises(Exception, match=r"monitor='texts/perplexity/63'.* could not find the monitored key"):
         LitPiCLI([
-            "fit", *tiny, f"--trainer.default_root_dir={tmp_path}", "--trainer.max_steps=1", "--trainer.val_check_interval=1",
-            "--trainer.check_val_every_n_epoch=null", "--trainer.callbacks+=BestCheckpoint",
-            "--trainer.callbacks.monitor=texts/perplexity/63", "--trainer.limit_val_batches=1",
+            "fit", *tiny, f"--trainer.default_root_dir={tmp_path}", "--trainer.max_steps=1",
+            "--trainer.val_check_interval=1", "--trainer.check_val_every_n_epoch=null",
+            "--trainer.callbacks+=BestCheckpoint", "--trainer.callbacks.monitor=texts/perplexity/63",
+            "--trainer.limit_val_batches=1",
         ])  # fmt: skip
 
 

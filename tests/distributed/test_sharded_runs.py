@@ -105,14 +105,14 @@ def test_a_killed_save_is_no_checkpoint(sharded: Path, tmp_path: Path) -> None:
     shutil.copytree(sharded / "extrapolate" / f"step={CUT}.ckpt", folder / "step-000002.ckpt")
     assert checkpoints_of(tmp_path) == [folder / "step-000002.ckpt"]
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def killed(*_: Any, **__: Any) -> None:
-        raise Killed
+        raise KilledError
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint_io.shutil, "rmtree", lambda *_, ignore_errors=False: ignore_errors or killed())
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             checkpoint_io.AtomicCheckpointIO().remove_checkpoint(folder / "step-000002.ckpt")
     assert checkpoints_of(tmp_path) == []
