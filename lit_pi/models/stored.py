@@ -70,8 +70,10 @@ class Shards:
         state: dict[str, Any] = {}
         for name in names:
             entry = self._entries[name]
-            is_tensor = isinstance(entry, TensorStorageMetadata)
-            state[name] = torch.empty(entry.size, dtype=entry.properties.dtype) if is_tensor else None
+            if isinstance(entry, TensorStorageMetadata):
+                state[name] = torch.empty(entry.size, dtype=entry.properties.dtype)
+            else:
+                state[name] = None
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
             load(state, storage_reader=self._reader, no_dist=True)
@@ -98,12 +100,19 @@ def safetensors_of(model: str) -> Stored | None:
     """Weights of a Hugging Face directory or hub id, if they are there as safetensors."""
     if (index := _file(model, SAFE_WEIGHTS_INDEX_NAME)) is not None:
         places = json.loads(Path(index).read_text())["weight_map"]
-        opened = {name: safe_open(_file(model, name), "pt") for name in set(places.values())}
-        return Stored(places, lambda name: opened[places[name]].get_tensor(name))
-    if (file := _file(model, SAFE_WEIGHTS_NAME)) is None:
+    elif (file := _file(model, SAFE_WEIGHTS_NAME)) is not None:
+        with safe_open(file, "pt") as content:
+            places = dict.fromkeys(content.keys(), SAFE_WEIGHTS_NAME)
+    else:
         return None
-    content = safe_open(file, "pt")
-    return Stored(content.keys(), content.get_tensor)
+    files = {name: _file(model, name) for name in set(places.values())}
+
+    def read(name: str) -> Tensor:
+        # Files that stayed open would be held in memory as far as they were read.
+        with safe_open(files[places[name]], "pt") as content:
+            return content.get_tensor(name)
+
+    return Stored(places, read)
 
 
 def _file(model: str, name: str) -> str | None:
