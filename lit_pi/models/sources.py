@@ -215,7 +215,8 @@ class Pretrained(ModelSource):
 def _draw_as_made(module: nn.Module) -> None:
     """Draw what a module draws when it is made, and forget it."""
     if hasattr(module, "reset_parameters"):
-        deepcopy(module).to_empty(device="cpu").reset_parameters()
+        forgotten: Any = deepcopy(module).to_empty(device="cpu")
+        forgotten.reset_parameters()
 
 
 def _is_checkpoint(path: Path) -> bool:

@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
-from torch.distributed import ProcessGroup, new_group
+from torch.distributed import ProcessGroup, get_rank, new_group
 from torch.distributed.checkpoint import async_save, save
 
 from lit_pi.models.checkpoint import read_content
@@ -58,7 +57,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             written = async_save(shards, checkpoint_id=partial, process_group=self._group)
             assert isinstance(written, Future)
             self._pending.append(written)
-        if rank_zero_only.rank == 0:
+        if get_rank() == 0:
             self._do(_complete, [*self._pending], self._kept(rest), partial, path)
 
     def load_checkpoint(self, path: str | Path, *arguments: Any, **options: Any) -> dict[str, Any]:

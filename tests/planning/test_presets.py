@@ -22,7 +22,10 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize(("run", "size"), [*((run, "7b") for run in RUNS), *(("pile_interpolate", s) for s in SIZES[1:])])
+CASES = [*((run, "7b") for run in RUNS), *(("pile_interpolate", size) for size in SIZES[1:])]
+
+
+@pytest.mark.parametrize(("run", "size"), CASES)
 def test_it_passes_plan(run: str, size: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     """One of its layers, which are all alike; not a CPU's rates, which matrices of such sizes take minutes to tell."""
     monkeypatch.setattr(trainer, "rates", lambda *_: dict.fromkeys(Work, 1e12))
