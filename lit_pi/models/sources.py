@@ -120,7 +120,8 @@ class Pretrained(ModelSource):
             if checkpoint.adapter is not None:
                 return self._merged(checkpoint, keep_dtype)
             stored = next(iter(checkpoint.weights.values())).dtype
-            llm = _from_config(checkpoint.config, stored if keep_dtype else None)
+            with torch.random.fork_rng(devices=[]):  # adapters draw the same, whatever they are made beside
+                llm = _from_config(checkpoint.config, stored if keep_dtype else None)
             _copy(checkpoint.weights, dict(llm.named_parameters()))
             return llm, rope_of(checkpoint.config)
         if not path.is_dir() and (path.is_absolute() or len(path.parts) > 2 or path.suffix == ".ckpt"):
