@@ -6,7 +6,7 @@ if __name__ != "lit_pi.callbacks":
     )
 
 from lit_pi.callbacks.attention_bounds import AttentionBounds
-from lit_pi.callbacks.checkpoint import Checkpoint
+from lit_pi.callbacks.checkpoint import BestCheckpoint, Checkpoint
 from lit_pi.callbacks.decode_differences import DecodeDifferences
 from lit_pi.callbacks.isolation_probe import IsolationProbe
 from lit_pi.callbacks.multiple_choice_accuracy import MultipleChoiceAccuracy
@@ -20,6 +20,7 @@ from lit_pi.callbacks.throughput import Throughput
 
 __all__ = [
     "AttentionBounds",
+    "BestCheckpoint",
     "Checkpoint",
     "DecodeDifferences",
     "IsolationProbe",

@@ -1,13 +1,44 @@
 """When training state is saved."""
 
+from typing import Any, Literal
+
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 
 class Checkpoint(ModelCheckpoint):
-    """Lightning's `ModelCheckpoint`, which also saves the last step when no saving was due there."""
+    """Lightning's `ModelCheckpoint`, which also saves the last step when no saving was due there.
+
+    Args:
+        in_background: write while training goes on, from a copy in the CPU's memory; the next checkpoint waits for it.
+        options: of `ModelCheckpoint`.
+    """
+
+    def __init__(self, in_background: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self.in_background = in_background
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save where training ended."""
         if not self._should_skip_saving_checkpoint(trainer):
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps the checkpoint that did best in an evaluation of the run, beside the newest one.
+
+    Args:
+        monitor: a scalar of an evaluation, named as in TensorBoard: `pg19/perplexity/8192`.
+        mode: whether less or more of it is better.
+        keep: how many of the best.
+    """
+
+    def __init__(self, monitor: str, mode: Literal["min", "max"] = "min", keep: int = 1) -> None:
+        super().__init__(
+            filename="best-{step:06d}",
+            monitor=monitor,
+            mode=mode,
+            save_top_k=keep,
+            auto_insert_metric_name=False,
+            save_on_train_epoch_end=False,
+        )

@@ -5,6 +5,7 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
@@ -131,6 +132,10 @@ class EvaluationCallback(Callback, Generic[E, M]):
             seeds = {"seed_everything": None if seed is None else int(seed)}
             add_record(Path(trainer.default_root_dir), record | found | protocol | seeds)
             _show_tables(trainer)
+        # Callbacks monitor on all ranks what rank 0 published.
+        tags = tuple(f"{name}/" for name in self.asked)
+        scalars = {name: value for name, value in trainer.callback_metrics.items() if name.startswith(tags)}
+        trainer.callback_metrics.update(trainer.strategy.broadcast(scalars))
 
 
 def show(trainer: Trainer, tag: str, scalars: dict[str, float], figure: Figure) -> None:
@@ -153,9 +158,11 @@ def show(trainer: Trainer, tag: str, scalars: dict[str, float], figure: Figure) 
 
 
 def log_scalars(trainer: Trainer, tag: str, scalars: dict[str, float]) -> None:
-    """Log scalars `TAG/NAME` by their names."""
+    """Log scalars `TAG/NAME` by their names, which callbacks may monitor."""
+    named = {f"{tag}/{name}": value for name, value in scalars.items()}
+    trainer.callback_metrics.update({name: torch.tensor(value) for name, value in named.items()})
     for logger in trainer.loggers:
-        logger.log_metrics({f"{tag}/{name}": value for name, value in scalars.items()}, trainer.global_step)
+        logger.log_metrics(named, trainer.global_step)
 
 
 def table_path(kind: str, record: dict[str, Any]) -> Path:

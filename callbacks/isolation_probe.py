@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import torch
 from jaxtyping import Bool, Float, Int
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from lit_pi.callbacks.probing import without_trace
 from torch import Tensor
@@ -108,7 +109,7 @@ def _run(module: LitLlama, batch: TrainingBatch, place: int, vocab_size: int) ->
 
     def scores(probe: TrainingBatch) -> Float[Tensor, "batch seq"]:
         with trainer.strategy.precision_plugin.train_step_context():
-            return module.learn(probe)
+            return module.learn(probe, trainer.strategy.model if isinstance(trainer.strategy, FSDPStrategy) else None)
 
     first, again = scores(batch), scores(batch)
     noise = (first - again).abs().max()

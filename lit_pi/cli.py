@@ -255,7 +255,8 @@ class LitPiCLI(LightningCLI):
             config["callbacks"] = [*(config["callbacks"] or []), LossProgressBar()]
         plugins = config["plugins"] if isinstance(config["plugins"], list) else [config["plugins"]]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-            kwargs["plugins"] = [*(plugin for plugin in plugins if plugin is not None), AtomicCheckpointIO()]
+            checkpoint_io = AtomicCheckpointIO(self.config_init[self.subcommand]["checkpoint"].in_background)
+            kwargs["plugins"] = [*(plugin for plugin in plugins if plugin is not None), checkpoint_io]
         return super().instantiate_trainer(**kwargs)
 
 

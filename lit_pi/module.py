@@ -1,15 +1,18 @@
 """The LightningModule: a language model, a position strategy, and how they train and are scored."""
 
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LinearLR, LRScheduler
 
@@ -105,7 +108,11 @@ class LitLlama(LightningModule):
         """Build, adapt and shard the model, once."""
         if self.model is not None:
             return
-        llm, rope = self.source.build()
+        parallelism = self.trainer.strategy
+        if isinstance(parallelism, FSDP2):
+            llm, rope, fill = self.source.lazily()
+        else:
+            llm, rope = self.source.build()
         self.model = LanguageModel(llm, self.position, rope)
         self.position = self.model.position
         rank_zero_info(
@@ -114,15 +121,15 @@ class LitLlama(LightningModule):
         self._check_data(llm.config.vocab_size)
         if self.adapter is not None:
             self._install(self.adapter)
-        device = self.trainer.strategy.root_device
+        device = parallelism.root_device
         if self.float8 is not None:
             use_float8(self.model, self.float8, device)
         on_gpu = device.type == "cuda"
         self.activation_checkpointing.install(self.model, on_gpu)
         for layer in self.model.layer_forwards:
             layer.compiled = on_gpu if self.compile_layers is None else self.compile_layers
-        if isinstance(self.trainer.strategy, FSDP2):
-            self.trainer.strategy.shard(self.model)
+        if isinstance(parallelism, FSDP2):
+            parallelism.shard(self.model, fill)
 
     def _install(self, adapter: LoRA) -> None:
         assert self.model is not None
@@ -131,6 +138,8 @@ class LitLlama(LightningModule):
                 "model.adapter trains beside weights that stay, and those of `FromScratch` are random and stored "
                 "nowhere: give `model.llm` as `Pretrained`, or leave out `model.adapter`"
             )
+        if isinstance(self.trainer.strategy, FSDPStrategy):
+            raise UserError("model.adapter does not train under FSDP1: use configs/parallel/fsdp2.yaml")
         adapter.install(self.model)
         # Frozen weights are not in checkpoints; `check_adapter` makes sure that all the others are.
         self.strict_loading = False
@@ -179,9 +188,14 @@ class LitLlama(LightningModule):
         self.log("train/loss", loss, batch_size=len(batch.input_ids))
         return loss
 
-    def learn(self, batch: TrainingBatch) -> Float[Tensor, "batch seq"]:
-        """Negative log-likelihood in nats of a batch's targets, at the positions it has."""
-        return self(
+    def learn(self, batch: TrainingBatch, root: nn.Module | None = None) -> Float[Tensor, "batch seq"]:
+        """Negative log-likelihood in nats of a batch's targets, at the positions it has.
+
+        Args:
+            batch: to learn.
+            root: to call instead of this module: what gathers its weights, where that is around it and not in it.
+        """
+        return (root or self)(
             batch.input_ids,
             batch.targets,
             position_ids=batch.position_ids,
@@ -216,7 +230,11 @@ class LitLlama(LightningModule):
     def _generate(self, batch: GenerationBatch) -> Generated:
         assert self.model is not None
         parallelism = self.trainer.strategy
-        return generate(self.model, batch, parallelism.anyone if isinstance(parallelism, FSDP2) else bool)
+        # Where ranks gather weights for each other, all run as many forwards as the one that runs most.
+        together = isinstance(parallelism, FSDP2 | FSDPStrategy)
+        return generate(
+            self.model, batch, partial(parallelism.reduce_boolean_decision, all=False) if together else bool
+        )
 
     def _score(self, batch: ScoringBatch) -> dict[str, list[Shaped[Tensor, "batch span"]]]:
         spans = batch.spans
@@ -273,6 +291,19 @@ class LitLlama(LightningModule):
         """Note what one of the first steps needed."""
         if self._budget is not None:
             self._budget.note_peak()
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the trainer is asked to; only FSDP1's root knows the norm of all its shards."""
+        root = self.trainer.strategy.model
+        if isinstance(root, FullyShardedDataParallel) and gradient_clip_val and gradient_clip_algorithm != "value":
+            root.clip_grad_norm_(gradient_clip_val)
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the model's config, its rope and the strategy in effect."""

@@ -64,6 +64,8 @@ PRECISIONS = {
     "bf16-true": ["--trainer.precision=bf16-true"],
     "bf16-mixed": ["--trainer.precision=bf16-mixed"],
     "fsdp2": ["--trainer.strategy=fsdp2", "--trainer.devices=1"],
+    "fsdp2-offload": ["--trainer.strategy=FSDP2", "--trainer.strategy.cpu_offload=true", "--trainer.devices=1"],
+    "fsdp1": ["--trainer=configs/parallel/fsdp1.yaml", "--trainer.devices=1"],
 }
 
 
@@ -71,7 +73,9 @@ PRECISIONS = {
 def test_training_and_testing_run_there(tmp_path: Path, tiny: list[str], precision: list[str]) -> None:
     words = [word for word in tiny if "accelerator" not in word]
     words += ["--trainer.accelerator=gpu", f"--trainer.default_root_dir={tmp_path}", *precision]
-    LitPiCLI(["fit", *words, "--trainer.max_steps=20", "--trainer.limit_val_batches=0"])
+    words += ["--trainer.gradient_clip_val=1.0", "--checkpoint.in_background=true"]
+    LitPiCLI(["fit", *words, "--trainer.max_steps=10", "--trainer.limit_val_batches=0"])
+    LitPiCLI(["fit", *words, "--trainer.max_steps=20", "--trainer.limit_val_batches=0", "--ckpt_path=last"])
     LitPiCLI(["test", *words, "--ckpt_path=last", "--trainer.callbacks+=AttentionBounds"])
     records = json.loads((tmp_path / "results.json").read_text())["records"]
     assert {record["kind"] for record in records} == {"perplexity_curve", "attention_bounds"}

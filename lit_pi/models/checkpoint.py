@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +15,9 @@ from lit_pi.models.fingerprint import fingerprint
 from lit_pi.models.language_model import LanguageModel
 from lit_pi.models.lora import LoRA
 from lit_pi.models.provenance import KEY, config_in_effect
+from lit_pi.models.stored import META, Shards, Stored, is_sharded
 
 _WEIGHTS_PREFIX = "model.llm."
-_META = "meta.pt"
 
 
 class Checkpoint(NamedTuple):
@@ -30,7 +31,7 @@ class Checkpoint(NamedTuple):
     """
 
     config: PreTrainedConfig
-    weights: dict[str, Tensor]
+    weights: Mapping[str, Tensor]
     adapter: dict[str, Any] | None = None
     base: dict[str, Any] | None = None
 
@@ -39,11 +40,6 @@ def checkpoints_of(run: Path) -> list[Path]:
     """Complete checkpoints of a run directory, oldest first: files, or folders of shards."""
     found = [path for path in run.glob("checkpoints/*.ckpt") if path.is_file() or is_sharded(path)]
     return sorted(found, key=lambda path: path.stat().st_mtime_ns)
-
-
-def is_sharded(path: Path) -> bool:
-    """Whether a folder is a complete checkpoint of shards."""
-    return (path / ".metadata").is_file() and (path / _META).is_file()
 
 
 def newest_checkpoint(run: Path) -> Path:
@@ -74,7 +70,7 @@ def read_content(path: Path) -> dict[str, Any]:
         UserError: it is no checkpoint, or not one of lit_pi.
     """
     try:
-        file = path / _META if is_sharded(path) else path
+        file = path / META if is_sharded(path) else path
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         content[KEY]
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, IsADirectoryError) as error:
@@ -83,21 +79,23 @@ def read_content(path: Path) -> dict[str, Any]:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Config and weights of the checkpoint file at `path`, memory-mapped.
+    """The checkpoint at `path`, a file or a folder of shards, whose weights are read when they are asked for.
 
     Raises:
-        UserError: the file is no checkpoint, or not one of lit_pi.
+        UserError: it is no checkpoint, or not one of lit_pi.
     """
     content = read_content(path)
     record = content[KEY]
+    if is_sharded(path):
+        weights = Shards(path).weights(f"state_dict.{_WEIGHTS_PREFIX}")
+    else:
+        tensors = content["state_dict"]
+        names = [name.removeprefix(_WEIGHTS_PREFIX) for name in tensors if name.startswith(_WEIGHTS_PREFIX)]
+        weights = Stored(names, lambda name: tensors[_WEIGHTS_PREFIX + name])
     fields = dict(record["config"])
     return Checkpoint(
         config=AutoConfig.for_model(fields.pop("model_type"), **fields),
-        weights={
-            name.removeprefix(_WEIGHTS_PREFIX): tensor
-            for name, tensor in content["state_dict"].items()
-            if name.startswith(_WEIGHTS_PREFIX)
-        },
+        weights=weights,
         adapter=record.get("adapter"),
         base=record.get("base"),
     )
@@ -111,10 +109,15 @@ def check_checkpoint(content: dict[str, Any], model: LanguageModel, path: str | 
     """
     if KEY not in content:
         raise UserError(f"{path} is not a checkpoint of lit_pi: name one that `lit-pi fit` wrote")
+    # One that is read straight into the model's shards has no weights here.
+    if (weights := content.get("state_dict")) is not None:
+        _check_shapes(weights, model, path)
+    return content[KEY]["config"][KEY]["position"]
+
+
+def _check_shapes(weights: Mapping[str, Tensor], model: LanguageModel, path: str | Path | None) -> None:
     wanted = {f"model.{name}": tensor.shape for name, tensor in model.state_dict().items()}
-    # A sharded checkpoint is read straight into the model's shards and has no weights here.
-    weights = content.get("state_dict")
-    found = wanted if weights is None else {name: tensor.shape for name, tensor in weights.items()}
+    found = {name: tensor.shape for name, tensor in weights.items()}
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
             raise UserError(
@@ -122,7 +125,6 @@ def check_checkpoint(content: dict[str, Any], model: LanguageModel, path: str | 
                 f"{_shape(found.get(name))} there and {_shape(wanted.get(name))} in the model that `model.llm` "
                 "describes; describe the checkpoint's own model"
             )
-    return content[KEY]["config"][KEY]["position"]
 
 
 def check_adapter(content: dict[str, Any], adapter: LoRA | None, path: str | Path | None) -> None:

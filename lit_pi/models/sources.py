@@ -1,20 +1,25 @@
 """Where a model's weights come from: random, a Hugging Face model, or a lit_pi checkpoint."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, PreTrainedModel
 
 from lit_pi.errors import UserError
 from lit_pi.hub import hub_offers
 from lit_pi.models.attention import ATTENTION
 from lit_pi.models.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
+from lit_pi.models.filling import Fill, Filling
 from lit_pi.models.lora import LoRA
 from lit_pi.models.provenance import KEY, rope_of
 from lit_pi.models.sizes import LLAMA_SIZES, Size
+from lit_pi.models.stored import is_sharded, safetensors_of
 from lit_pi.positions import Rope
 
 
@@ -28,6 +33,10 @@ class ModelSource(ABC):
     @abstractmethod
     def skeleton(self) -> tuple[PreTrainedModel, Rope]:
         """The same with weights of any value, none of which is read."""
+
+    @abstractmethod
+    def lazily(self) -> tuple[PreTrainedModel, Rope, Fill]:
+        """The same as `build`, with weights that each module only gets when it is filled, in the order of `apply`."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
@@ -65,6 +74,23 @@ class FromScratch(ModelSource):
         """The same as `build`."""
         return self.build()
 
+    def lazily(self) -> tuple[PreTrainedModel, Rope, Fill]:
+        """The same weights as `build` draws."""
+        with torch.device("meta"):
+            llm, rope = self.skeleton()
+        # Modules draw for themselves when they are made: the inner model's, then transformers for all of them, then
+        # the output layer and transformers for it.
+        inner = set(llm.base_model.modules())
+        for module in llm.base_model.modules():
+            _draw_as_made(module)
+
+        def draw(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+            if module not in inner:
+                _draw_as_made(module)
+            llm._init_weights(module)
+
+        return llm, rope, Filling(llm, draw)
+
     def describe(self) -> dict[str, Any]:
         """The fields of the config that differ from `LlamaConfig`'s defaults."""
         return {"class": "FromScratch", **self.config.to_diff_dict()}
@@ -77,7 +103,7 @@ class Pretrained(ModelSource):
 
     Args:
         path: a directory in Hugging Face format, the run directory of a `fit` (its newest checkpoint), a lit_pi
-            `.ckpt` file, or the id of a model on the hub.
+            `.ckpt` (file or folder of shards), or the id of a model on the hub.
         original_context: tokens of context of pre-training, where the model's config does not say.
     """
 
@@ -95,13 +121,14 @@ class Pretrained(ModelSource):
             UserError: nothing is there, it cannot be read, or its original context is unknown.
         """
         path = self._place()
-        if path.is_file():
+        if _is_checkpoint(path):
             checkpoint = read_checkpoint(path)
             if checkpoint.adapter is not None:
                 return self._merged(checkpoint, keep_dtype)
             stored = next(iter(checkpoint.weights.values())).dtype
-            llm = _from_config(checkpoint.config, stored if keep_dtype else None)
-            llm.load_state_dict(checkpoint.weights)
+            with torch.random.fork_rng(devices=[]):  # adapters draw the same, whatever they are made beside
+                llm = _from_config(checkpoint.config, stored if keep_dtype else None)
+            _copy(checkpoint.weights, dict(llm.named_parameters()))
             return llm, rope_of(checkpoint.config)
         if not path.is_dir() and (path.is_absolute() or len(path.parts) > 2 or path.suffix == ".ckpt"):
             raise UserError(
@@ -128,7 +155,7 @@ class Pretrained(ModelSource):
             UserError: there is none.
         """
         path = self._place()
-        if path.is_file():
+        if _is_checkpoint(path):
             config = read_checkpoint(path).config
             return _from_config(config), rope_of(config)
         try:
@@ -136,6 +163,31 @@ class Pretrained(ModelSource):
         except (OSError, ValueError) as error:
             raise self._unreadable(path, error) from error
         return _from_config(config), rope_of(config, self.original_context)
+
+    def lazily(self) -> tuple[PreTrainedModel, Rope, Fill]:
+        """The weights as they are stored, read one by one; adapters, and what is no safetensors, are built at once.
+
+        Raises:
+            UserError: nothing is there, it cannot be read, or its original context is unknown.
+        """
+        with torch.device("meta"):
+            llm, rope = self.skeleton()
+        weights = self._stored(llm)
+        # Values of buffers are not stored.
+        if weights is None or any("rotary_emb" not in name for name, _ in llm.named_buffers()):
+            return *self.build(), lambda module: None
+        return llm, rope, Filling(llm, lambda module, wanted: _copy(weights, wanted))
+
+    def _stored(self, llm: PreTrainedModel) -> Mapping[str, Tensor] | None:
+        """What can be read one by one, if it is all that the model needs."""
+        path = self._place()
+        if _is_checkpoint(path):
+            checkpoint = read_checkpoint(path)
+            return checkpoint.weights if checkpoint.adapter is None else None
+        if hasattr(llm.config, "quantization_config"):
+            return None
+        weights = safetensors_of(str(path))
+        return weights if weights is not None and set(dict(llm.named_parameters())) <= set(weights) else None
 
     def _unreadable(self, path: Path, error: Exception) -> UserError:
         where = "in this directory" if path.is_dir() else "on this machine or on the hub"
@@ -159,7 +211,7 @@ class Pretrained(ModelSource):
     def _merged(self, checkpoint: Checkpoint, keep_dtype: bool) -> tuple[PreTrainedModel, Rope]:
         assert checkpoint.adapter is not None and checkpoint.base is not None
         llm, _ = Pretrained(**checkpoint.base).build(keep_dtype)
-        LoRA(**checkpoint.adapter).merge(llm, checkpoint.weights)
+        LoRA(**checkpoint.adapter).merge(llm, dict(checkpoint.weights))
         for name in (KEY, "rope_parameters", "max_position_embeddings"):  # what `config_in_effect` sets
             setattr(llm.config, name, getattr(checkpoint.config, name))
         return llm, rope_of(checkpoint.config)
@@ -167,6 +219,23 @@ class Pretrained(ModelSource):
     def describe(self) -> dict[str, Any]:
         """The path as given."""
         return {"class": "Pretrained", "path": self.path}
+
+
+def _draw_as_made(module: nn.Module) -> None:
+    """Draw what a module draws when it is made, and forget it."""
+    if hasattr(module, "reset_parameters"):
+        forgotten: Any = deepcopy(module).to_empty(device="cpu")
+        forgotten.reset_parameters()
+
+
+def _is_checkpoint(path: Path) -> bool:
+    return path.is_file() or is_sharded(path)
+
+
+@torch.no_grad()
+def _copy(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    for name, tensor in wanted.items():
+        tensor.copy_(weights[name])
 
 
 def _from_config(config: PreTrainedConfig, dtype: torch.dtype | None = None) -> PreTrainedModel:

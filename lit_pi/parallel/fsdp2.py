@@ -1,16 +1,24 @@
 """Fully sharded data parallelism (FSDP2): parameters, gradients and optimizer states split over the ranks."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
-from torch.distributed import ReduceOp, all_reduce
+from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
 
 from lit_pi.errors import UserError
 from lit_pi.models import LanguageModel
+from lit_pi.models.filling import Fill
+from lit_pi.parallel.checkpoint_io import AtomicCheckpointIO
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -25,6 +33,8 @@ class FSDP2(ModelParallelStrategy):
         compute_dtype: dtype of the gathered weights and of the computation; the sharded weights, and so the
             optimizer's, keep the trainer's precision (fp32 master weights under `precision: 32-true`).
         reduce_dtype: dtype in which gradients are summed over ranks.
+        cpu_offload: keep shards of weights, gradients and optimizer states in the CPU's memory, where the optimizer
+            steps too; a layer's weights come to the GPU when it computes.
         save_distributed_checkpoint: each rank writes its shard into a folder; else rank 0 writes one file.
         process_group_backend: `nccl` or `gloo`; chosen by the device by default.
         context_parallel_size: ranks that share every sequence, each computing a part of it (context parallelism); it
@@ -38,6 +48,7 @@ class FSDP2(ModelParallelStrategy):
         self,
         compute_dtype: Dtype = "bfloat16",
         reduce_dtype: Dtype = "float32",
+        cpu_offload: bool = False,
         save_distributed_checkpoint: bool = True,
         process_group_backend: str | None = None,
         context_parallel_size: int = 1,
@@ -55,6 +66,7 @@ class FSDP2(ModelParallelStrategy):
         self.context_parallel_size = context_parallel_size
         self.compute_dtype: torch.dtype = getattr(torch, compute_dtype)
         self.reduce_dtype: torch.dtype = getattr(torch, reduce_dtype)
+        self.cpu_offload = cpu_offload
         self._policy = MixedPrecisionPolicy(
             param_dtype=self.compute_dtype,
             reduce_dtype=self.reduce_dtype,
@@ -70,6 +82,8 @@ class FSDP2(ModelParallelStrategy):
                 f"{ranks} devices: each sequence is shared by so many of them"
             )
         self._data_parallel_size = ranks // self.context_parallel_size
+        if self.cpu_offload and self.root_device.type == "cuda" and self._process_group_backend is None:
+            self._process_group_backend = "cpu:gloo,cuda:nccl"  # the norm of gradients is summed on the CPU
         super().setup_environment()
 
     def setup(self, trainer: Trainer) -> None:
@@ -79,19 +93,46 @@ class FSDP2(ModelParallelStrategy):
         trainer.predict_loop.inference_mode = False
         super().setup(trainer)
 
-    def shard(self, model: LanguageModel) -> None:
-        """Shard each decoder layer and the rest of the model, in place."""
+    def shard(self, model: LanguageModel, fill: Fill) -> None:
+        """Shard each decoder layer as soon as it is filled, and then the rest of the model, in place."""
         world = init_device_mesh(self.root_device.type, (self.world_size,))
         options: dict[str, Any] = {"mesh": world, "mp_policy": self._policy}
-        for layer in model.decoder_layers:
-            fully_shard(layer, **options)
+        if self.cpu_offload:
+            options["offload_policy"] = CPUOffloadPolicy(pin_memory=self.root_device.type == "cuda")
+        layers = set(model.decoder_layers)
+
+        def visit(module: nn.Module) -> None:
+            fill(module)
+            if module in layers:
+                fully_shard(module, **options)
+
+        model.apply(visit)
         fully_shard(model, **options)
         register_fsdp_forward_method(model, "read")
         if self.context_parallel_size > 1:
             model.sequence_mesh = self.device_mesh["tensor_parallel"]
 
-    def anyone(self, flag: bool) -> bool:
-        """Whether the flag is set on any rank: all have to run as many forwards as the one that runs most."""
-        flags = torch.tensor(int(flag), device=self.root_device)
-        all_reduce(flags, ReduceOp.MAX)
-        return bool(flags)
+    def model_to_device(self) -> None:
+        """Move the model to its device, unless its shards stay on the CPU."""
+        if not self.cpu_offload:
+            super().model_to_device()
+            return
+        assert self.lightning_module is not None
+        self.lightning_module._device = self.root_device
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Save shards so that they are whole or absent; see `AtomicCheckpointIO`."""
+        if not self._save_distributed_checkpoint or not isinstance(self.checkpoint_io, AtomicCheckpointIO):
+            super().save_checkpoint(checkpoint, filepath, storage_options)
+            return
+        optimizers = checkpoint.pop("optimizer_states", [])
+        shards = {"state_dict": checkpoint.pop("state_dict")}
+        shards |= {f"optimizer_{number}": state for number, state in enumerate(optimizers)}
+        self.checkpoint_io.save_shards(shards, checkpoint, Path(self.broadcast(filepath)))
+
+    def teardown(self) -> None:
+        """Wait for checkpoints that are still to be written, which Lightning's own teardown leaves out."""
+        self.checkpoint_io.teardown()
+        super().teardown()

@@ -37,7 +37,8 @@ def layout(
     FSDP2: states are sharded in the master dtype. Gathered in the compute dtype are the root's own weights (from the
     forward's start to the backward's end), the layer at work and the one that arrives meanwhile; gradients of a layer
     or the root stand whole in the compute dtype and once more in the dtype that is reduced. Where sequences are split,
-    a layer's keys and values are gathered, and in the backward pass their gradients stand beside them.
+    a layer's keys and values are gathered, and in the backward pass their gradients stand beside them. With
+    `cpu_offload` GPUs hold no states.
     DDP: gradients stand in buckets too.
     GPU: FlashAttention-2 and cuDNN sum the queries' gradients in float32, beside one float32 a query and head.
 
@@ -71,7 +72,7 @@ def layout(
         kv_heads = getattr(config, "num_key_value_heads", None) or heads
         keys = 2 * tokens * ranks * kv_heads * head_dim * compute.itemsize
     gradients = max(trained, root_trained) * (compute.itemsize + reduced.itemsize)
-    share = master.itemsize / compute.itemsize / world
+    share = 0.0 if on_gpu and strategy.cpu_offload else master.itemsize / compute.itemsize / world
     forward = fixed + gathered + keys
     return Layout(dict.fromkeys(STATES, share), forward, forward + keys + gradients + kernels)
 

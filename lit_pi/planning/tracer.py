@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from lit_pi.batches import IGNORE, TrainingBatch
 from lit_pi.data import LongContextData
 from lit_pi.models import LanguageModel
+from lit_pi.models.filling import replace_parameters
 from lit_pi.module import LitLlama
 from lit_pi.parallel import FSDP2
 from lit_pi.planning.layout import layout
@@ -156,14 +157,9 @@ class Tracer:
 
 
 def _materialise(model: nn.Module) -> None:
-    """Move a model from the meta device; `Module.to_empty` would tear tied parameters apart."""
-    moved: dict[Tensor, nn.Parameter] = {}
+    """Move a model from the meta device."""
+    replace_parameters(model, lambda weight: torch.empty_like(weight, device="cpu"))
     for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter not in moved:
-                empty = torch.empty_like(parameter, device="cpu")
-                moved[parameter] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
-            setattr(module, name, moved[parameter])
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, torch.empty_like(buffer, device="cpu"))
 

@@ -1,0 +1,118 @@
+"""Two sharded processes learn and score what one does, whatever the strategy, and their checkpoints serve anybody."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sharded_runs
+import torch
+from sharded_runs import CUT, END, MODEL, RUNS, data, module, trainer
+from transformers import AutoModelForCausalLM
+
+from lit_pi.export import command, stock, verification
+from lit_pi.models import LanguageModel, Pretrained
+from lit_pi.models.checkpoint import checkpoints_of
+from lit_pi.parallel import checkpoint_io
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+TOKENS = torch.randint(0, 264, (1, 200), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    torch.manual_seed(1)
+    MODEL.build()[0].save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory: pytest.TempPathFactory, texts: Path, base: Path) -> Path:
+    """What two processes left of all runs, started as on a cluster."""
+    folder = tmp_path_factory.mktemp("sharded")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    subprocess.run(
+        [*command, sharded_runs.__file__, folder, texts, base, *RUNS],
+        check=True, capture_output=True, timeout=600, cwd=folder,
+    )  # fmt: skip
+    return folder
+
+
+def same(found: torch.nn.Module, expected: torch.nn.Module) -> None:
+    weights = dict(expected.named_parameters())
+    for name, weight in found.named_parameters():
+        torch.testing.assert_close(weight, weights[name], rtol=0, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_sharded_run_is_the_run_of_one_process(
+    name: str, sharded: Path, texts: Path, base: Path, tmp_path: Path
+) -> None:
+    """Steps before and after the stop, scores of windows that do not divide by two, and clipped gradients."""
+    alone, record = trainer(tmp_path)
+    model = module(name, base)
+    alone.fit(model, data(texts))
+    alone.test(model, data(texts), verbose=False)
+    ranks = [json.loads((sharded / f"{name}-{rank}.json").read_text()) for rank in range(2)]
+    assert len(record.losses) == END
+    for loss, *parts in zip(record.losses, *(rank["losses"] for rank in ranks), strict=True):
+        assert sum(parts) / 2 == pytest.approx(loss, abs=1e-5)
+    sums = [sum(parts) for parts in zip(*(rank["sums"] for rank in ranks), strict=True)]
+    assert sums == pytest.approx(record.sums.tolist(), rel=1e-6)
+
+    resumed, later = trainer(tmp_path / "resumed")
+    again = module(name, base)
+    resumed.fit(again, data(texts), ckpt_path=sharded / name / f"step={CUT}.ckpt")
+    assert later.losses == pytest.approx(record.losses[CUT:], abs=1e-5)
+    same(again, model)
+
+    llm, rope = Pretrained(str(sharded / name / f"step={END}.ckpt")).build()
+    whole = LanguageModel(llm, again.position, rope).eval()
+    with torch.no_grad():
+        found, expected = (each(TOKENS[:, :-1], TOKENS[:, 1:]) for each in (whole, model.model.eval()))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+def test_a_sharded_adapter_is_exported_in_one_step(
+    sharded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def here(words: list, **_: Any) -> subprocess.CompletedProcess:
+        stock.main(*map(str, words[-3:]))
+        return subprocess.CompletedProcess(words, 0, "", "")
+
+    monkeypatch.setattr(verification.subprocess, "run", here)
+    checkpoint = sharded / "interpolate adapter" / f"step={END}.ckpt"
+    command.export(str(checkpoint), tmp_path / "out", tokenizer="bytes")
+    exported = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert (exported.config.rope_parameters["rope_type"], exported.config.rope_parameters["factor"]) == ("linear", 4.0)
+    merged = dict(Pretrained(str(checkpoint)).build()[0].named_parameters())
+    assert {name: weight.shape for name, weight in exported.named_parameters()} == {
+        name: weight.shape for name, weight in merged.items()
+    }
+    for name, weight in exported.named_parameters():
+        assert torch.equal(weight, merged[name]), name
+
+
+def test_a_killed_save_is_no_checkpoint(sharded: Path, tmp_path: Path) -> None:
+    """Neither while it is written nor while an older one goes."""
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(sharded / "extrapolate" / f"step={END}.ckpt", folder / "step-000004.partial")
+    shutil.copytree(sharded / "extrapolate" / f"step={CUT}.ckpt", folder / "step-000002.ckpt")
+    assert checkpoints_of(tmp_path) == [folder / "step-000002.ckpt"]
+
+    class KilledError(Exception):
+        pass
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KilledError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint_io.shutil, "rmtree", lambda *_, ignore_errors=False: ignore_errors or killed())
+        with pytest.raises(KilledError):
+            checkpoint_io.AtomicCheckpointIO().remove_checkpoint(folder / "step-000002.ckpt")
+    assert checkpoints_of(tmp_path) == []

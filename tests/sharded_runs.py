@@ -1,0 +1,114 @@
+"""Training and evaluation that two sharded processes and a plain one do alike.
+
+Run by ranks: `torchrun --nproc-per-node 2 tests/sharded_runs.py FOLDER CORPUS BASE RUN...`.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lit_pi.callbacks import Checkpoint
+from strategies import STRATEGIES
+from torch.optim import AdamW
+
+from lit_pi.batches import ScoringBatch
+from lit_pi.data import LongContextData
+from lit_pi.data.corpora import TextFiles
+from lit_pi.data.evaluations import Perplexity
+from lit_pi.models import FromScratch, LoRA, Pretrained
+from lit_pi.module import LitLlama
+from lit_pi.parallel import FSDP2
+from lit_pi.parallel.checkpoint_io import AtomicCheckpointIO
+
+MODEL = FromScratch(
+    config={
+        "vocab_size": 264, "hidden_size": 128, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "max_position_embeddings": 64,
+    }
+)  # fmt: skip
+ADAPTED = ["interpolate", "dynamic-ntk", "self-extend"]
+RUNS = [*STRATEGIES, *(f"{name} adapter" for name in ADAPTED)]
+OFFLOADED = ["yarn", "interpolate adapter"]
+CONTEXTS = [64, 128]
+CUT, END = 2, 4
+"""Steps after which a run is stopped, and after which it is over."""
+
+
+class Record(Callback):
+    """Losses of this process's steps in nats a token, and its sums of scores in nats by context length."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.sums = torch.zeros(len(CONTEXTS), dtype=torch.float64)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *rest: Any) -> None:
+        self.losses.append(float(outputs["loss"]))
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ScoringBatch, *rest: Any
+    ) -> None:
+        self.sums += torch.stack([scores.double().sum() for scores in outputs["token_nll"]])
+
+
+def module(name: str, base: Path) -> LitLlama:
+    seed_everything(0, verbose=False)
+    strategy, _, adapter = name.partition(" ")
+    return LitLlama(
+        Pretrained(str(base)) if adapter else MODEL,
+        STRATEGIES[strategy],
+        optimizer=lambda parameters: AdamW(parameters, lr=0.01),
+        adapter=LoRA(4) if adapter else None,
+    )
+
+
+def trainer(folder: Path, steps: int = END, ranks: int = 1, offload: bool = False) -> tuple[Trainer, Record]:
+    record = Record()
+    return Trainer(
+        accelerator="cpu",
+        devices=ranks,
+        strategy=FSDP2(compute_dtype="float32", cpu_offload=offload) if ranks > 1 else "auto",
+        max_steps=steps,
+        gradient_clip_val=0.5,
+        limit_val_batches=0,
+        callbacks=[
+            record,
+            Checkpoint(dirpath=folder, filename="{step}", every_n_train_steps=CUT, save_top_k=-1),
+        ],
+        plugins=[AtomicCheckpointIO(in_background=True)],
+        default_root_dir=folder,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    ), record
+
+
+def data(corpus: Path, ranks: int = 1) -> LongContextData:
+    scored = Perplexity(TextFiles(test=str(corpus / "test")), context_lengths=CONTEXTS, stride=48, batch_size=4)
+    return LongContextData(
+        TextFiles(train=str(corpus / "train")),
+        {"texts": scored},
+        context_length=64,
+        packing="concatenated",
+        batch_size=4 // ranks,
+    )
+
+
+def main(folder: Path, corpus: Path, base: Path, names: list[str], ranks: int = 2) -> None:
+    """Fit, stop, go on and test, each with a model of its own; what a rank saw is written for each run."""
+    for name in names:
+        place, offload = folder / name, name in OFFLOADED
+        first, seen = trainer(place, CUT, ranks, offload)
+        first.fit(module(name, base), data(corpus, ranks))
+        second, seen_later = trainer(place, END, ranks, offload)
+        second.fit(module(name, base), data(corpus, ranks), ckpt_path=place / f"step={CUT}.ckpt")
+        test, scored = trainer(place, END, ranks, offload)
+        test.test(module(name, base), data(corpus, ranks), ckpt_path=place / f"step={END}.ckpt", verbose=False)
+        found = {"losses": seen.losses + seen_later.losses, "sums": scored.sums.tolist()}
+        (folder / f"{name}-{test.global_rank}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:4]), sys.argv[4:])
