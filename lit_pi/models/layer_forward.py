@@ -53,7 +53,7 @@ class LayerForward:
     Attributes:
         mode: of checkpointing, where gradients are wanted.
         offload: keep in the CPU's memory until the backward pass what is kept.
-        compiled: run as one graph, the same for all layers; not while decoding with a cache, under an attention rule, or
+        compiled: run as one graph, the same for all layers; not while decoding with a cache, under attention rules, or
             where sequences are split over ranks.
         scored: positions to compute alone, where that is exact; only the last layer may leave out others.
         measure: gets the bytes of GPU memory that each forward has kept for its backward.
