@@ -1,5 +1,6 @@
 """How fast training runs, and how close to the device's limit."""
 
+import json
 import statistics
 import time
 from pathlib import Path
@@ -11,11 +12,13 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
 from lit_pi.batches import TrainingBatch
-from lit_pi.evaluation.results import add_record
+from lit_pi.data.ranks import data_ranks
 from lit_pi.models.flop import CONVENTION, Flop
 from lit_pi.module import LitLlama
 from lit_pi.planning.ledger import Work
 from lit_pi.planning.rates import rates
+
+FILE = "throughput.json"
 
 WARM_UP = 3
 """Steps that compile, allocate and measure: they are not counted."""
@@ -48,7 +51,7 @@ class Throughput(Callback):
     Tokens a second of all devices, also in the progress bar; model FLOP/s of a device (6N + 6LhqT a token, causal
     attention at half, nothing computed again credited) and its share of the rate at which a GPU multiplies the model's
     own matrices, measured when training starts (MFU); seconds that a step waited for data; the largest memory in GiB.
-    Validation and checkpoints are left out. Medians over the steps after the first 3 go into `results.json`.
+    Validation and checkpoints are left out. `throughput.json` has medians over the steps after the first 3.
     """
 
     def __init__(self) -> None:
@@ -59,6 +62,7 @@ class Throughput(Callback):
         self._tokens = self._seen = self._step = 0
         self._seen_keys: Tensor | int = 0
         self._waited = 0.0
+        self._interrupted = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure how fast the device multiplies."""
@@ -91,39 +95,44 @@ class Throughput(Callback):
         self._step = trainer.global_step
         assert self._start is not None and isinstance(self._seen_keys, Tensor)
         stop = _now(pl_module)
-        self._new.append(Step(self._start, stop, self._tokens, self._seen_keys, self._waited))
+        if not self._interrupted:
+            self._new.append(Step(self._start, stop, self._tokens, self._seen_keys, self._waited))
         self._start, self._tokens, self._seen_keys, self._waited = stop, 0, 0, 0.0
+        self._interrupted = False
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             pl_module.log("tokens/s", self._log(trainer, pl_module), prog_bar=True, logger=False)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave out what validation takes."""
-        self._start = self._ended = None
+        self._interrupt()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Leave out what saving takes."""
-        self._start = self._ended = None
+        self._interrupt()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add medians to the run's results."""
+        """Write medians into the run directory."""
         assert isinstance(pl_module, LitLlama)
         self._log(trainer, pl_module)
         if not (self._measured and trainer.is_global_zero):
             return
         record = {
-            "kind": "throughput", "evaluation": "throughput", "stage": "fit", "step": trainer.global_step,
-            "partial": False, "steps": len(self._measured), **_peak(pl_module),
+            "step": trainer.global_step, "steps": len(self._measured), **_peak(pl_module),
             **{name: statistics.median(step[name] for step in self._measured) for name in self._measured[0]},
             "step_seconds": [step["seconds"] for step in self._measured],
             "matrix_products_flop_per_second": self._rate or None,
             "convention": CONVENTION, "devices": trainer.world_size,
             "protocol": pl_module.describe(),
         }  # fmt: skip
-        add_record(Path(trainer.default_root_dir), record)
+        Path(trainer.default_root_dir, FILE).write_text(json.dumps(record, indent=2))
+
+    def _interrupt(self) -> None:
+        self._start = self._ended = None
+        self._interrupted = self._tokens > 0  # between batches of one step, whose time is then not known
 
     def _log(self, trainer: Trainer, module: LightningModule) -> float:
         """Log means over the steps since the last time; tokens a second, 0 while they are warming up."""
-        found = [self._measure(step, trainer.world_size) for step in self._new]
+        found = [self._measure(step, trainer) for step in self._new]
         skipped = max(WARM_UP - self._seen, 0)
         self._seen += len(found)
         self._new, found = [], found[skipped:]
@@ -135,10 +144,10 @@ class Throughput(Callback):
             logger.log_metrics({f"throughput/{name}": value for name, value in means.items()}, trainer.global_step)
         return means["tokens_per_second"]
 
-    def _measure(self, step: Step, devices: int) -> dict[str, float]:
-        seconds = _seconds(step.start, step.stop)
-        rate = self._flop.step(step.tokens, int(step.seen_keys)) / seconds
-        found = {"tokens_per_second": step.tokens * devices / seconds, "seconds": seconds, "flop_per_second": rate}
+    def _measure(self, step: Step, trainer: Trainer) -> dict[str, float]:
+        seconds, streams = _seconds(step.start, step.stop), data_ranks(trainer).size
+        rate = self._flop.step(step.tokens, int(step.seen_keys)) * streams / trainer.world_size / seconds
+        found = {"tokens_per_second": step.tokens * streams / seconds, "seconds": seconds, "flop_per_second": rate}
         return found | {"waited_seconds": step.waited} | ({"mfu": rate / self._rate} if self._rate else {})
 
 

@@ -30,7 +30,7 @@ from lit_pi.models.lora import LoRA, check_complete
 from lit_pi.models.provenance import KEY
 from lit_pi.models.rotary import RotaryEmbedding
 from lit_pi.models.rule_attention import RULE_ATTENTION
-from lit_pi.parallel import FSDP2
+from lit_pi.parallel import FSDP2, mean_over_ranks
 from lit_pi.positions import (
     Contiguous,
     PositionStrategy,
@@ -180,11 +180,14 @@ class LitLlama(LightningModule):
         rank_zero_info(f"Attention: {self.attention_kernel()}; {packed} where a sequence holds several documents.")
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
-        """Mean negative log-likelihood of the batch's targets, in nats a token."""
+        """Negative log-likelihood of the batch's targets over what a rank has of them on average, in nats a token.
+
+        Its mean over ranks, as gradients are averaged, is the mean over all their targets; a sequence may hold nothing
+        but a prompt.
+        """
         positions = self.train_positions(batch.position_ids, batch.input_ids, self.global_step)
         token_nll = self.learn(batch._replace(position_ids=positions))
-        # A sequence may hold nothing but a prompt.
-        loss = token_nll.sum() / (batch.targets != IGNORE).sum().clamp(min=1)
+        loss = token_nll.sum() / mean_over_ranks((batch.targets != IGNORE).sum()).clamp(min=1)
         self.log("train/loss", loss, batch_size=len(batch.input_ids))
         return loss
 

@@ -91,7 +91,7 @@ def data(corpus: Path, ranks: int = 1) -> LongContextData:
         TextFiles(train=str(corpus / "train")),
         {"texts": scored},
         context_length=64,
-        packing="concatenated",
+        packing="packed",
         batch_size=4 // ranks,
     )
 
