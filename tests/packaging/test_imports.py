@@ -18,7 +18,18 @@ MAY_IMPORT = {
     "export": {"errors", "positions", "models", "data", "evaluation"},
     "module": {"errors", "positions", "models", "parallel", "batches"},
     "planning": {"errors", "batches", "data", "models", "parallel", "module"},
-    "callbacks": {"errors", "batches", "positions", "theory", "evaluation", "data", "models", "parallel", "module"},
+    "callbacks": {
+        "errors",
+        "batches",
+        "positions",
+        "theory",
+        "evaluation",
+        "data",
+        "models",
+        "parallel",
+        "module",
+        "planning",
+    },
 }
 """What each room may import beside itself; `cli` and `__main__` may import everything, and nothing imports them."""
 
