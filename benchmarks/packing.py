@@ -26,7 +26,8 @@ from lit_pi.data.sequences import collate
 from lit_pi.models import FromScratch, LanguageModel
 from lit_pi.models import language_model as language_model_module
 from lit_pi.models.activation_checkpointing import ActivationCheckpointing
-from lit_pi.models.attention import FLEX_ATTENTION, attention_kernel
+from lit_pi.models.attention import FLEX_ATTENTION
+from lit_pi.models.attention_kernels import kernel_in_use
 from lit_pi.module import LitLlama
 from lit_pi.positions import Interpolate
 
@@ -156,7 +157,7 @@ def kernel(module: LitLlama, batch: TrainingBatch, dense: bool) -> str:
     masked = batch.document_ids is not None
     if masked and not dense and module.model.isolates_by_blocks(device):
         return FLEX_ATTENTION
-    return attention_kernel(device, torch.bfloat16, head_dim, batch.input_ids.shape[1], masked)
+    return kernel_in_use(device, torch.bfloat16, head_dim, batch.input_ids.shape[1], masked)
 
 
 def report(arguments: argparse.Namespace, found: dict[str, dict[str, Any]]) -> str:

@@ -21,7 +21,8 @@ from lit_pi.errors import UserError
 from lit_pi.models import LanguageModel, ModelSource, Pretrained
 from lit_pi.models.activation_budget import ActivationBudget
 from lit_pi.models.activation_checkpointing import ActivationCheckpointing
-from lit_pi.models.attention import FLEX_ATTENTION, attention_kernel
+from lit_pi.models.attention import FLEX_ATTENTION
+from lit_pi.models.attention_kernels import Kernel, check_kernel, kernel_in_use, use_kernel
 from lit_pi.models.checkpoint import check_adapter, check_checkpoint, model_record
 from lit_pi.models.decode_consistency import score_both_ways
 from lit_pi.models.float8 import Float8, use_float8
@@ -73,6 +74,7 @@ class LitLlama(LightningModule):
         train_positions: positions of the tokens in training; `Contiguous` by default.
         activation_checkpointing: what the layers keep for the backward pass; by default what fits on the GPU.
         compile_layers: run each decoder layer as one graph that torch has compiled; by default on GPUs.
+        attention: the kernel that computes attention on GPUs; by default the first of torch's that can.
         float8: multiply in float8, where GPUs can: faster than bfloat16, with other rounding.
         adapter: trains small matrices beside the weights of a `Pretrained` model, which stay; by default all train.
     """
@@ -86,6 +88,7 @@ class LitLlama(LightningModule):
         train_positions: TrainPositions | None = None,
         activation_checkpointing: ActivationCheckpointing = SPEND_MEMORY,
         compile_layers: bool | None = None,
+        attention: Kernel | None = None,
         float8: Float8 | None = None,
         adapter: LoRA | None = None,
     ) -> None:
@@ -97,6 +100,7 @@ class LitLlama(LightningModule):
         self.train_positions = train_positions or Contiguous()
         self.activation_checkpointing = activation_checkpointing
         self.compile_layers = compile_layers
+        self.attention = attention
         self.float8 = float8
         self.adapter = adapter
         self.model: LanguageModel | None = None
@@ -122,6 +126,8 @@ class LitLlama(LightningModule):
         if self.adapter is not None:
             self._install(self.adapter)
         device = parallelism.root_device
+        if self.attention is not None:
+            use_kernel(self.attention, device)
         if self.float8 is not None:
             use_float8(self.model, self.float8, device)
         on_gpu = device.type == "cuda"
@@ -170,8 +176,10 @@ class LitLlama(LightningModule):
         return self.model(*args, **kwargs)
 
     def on_train_start(self) -> None:
-        """Say what computes attention, and prepare to measure the first step."""
+        """Say what computes attention, and prepare to measure the first steps."""
         assert self.model is not None
+        if self.attention is not None:
+            check_kernel(self.attention, self.attention_kernel())
         choice = self.activation_checkpointing
         if choice.mode == "auto" and self.device.type == "cuda":
             self._budget = ActivationBudget(self.model, self.device, choice.memory_gib)
@@ -367,7 +375,7 @@ class LitLlama(LightningModule):
         if self.position.attention_rule is not None:
             return RULE_ATTENTION
         rope = self.rope
-        return attention_kernel(self.device, self.compute_dtype, rope.head_dim, rope.original_context, masked)
+        return kernel_in_use(self.device, self.compute_dtype, rope.head_dim, rope.original_context, masked)
 
     @property
     def compute_dtype(self) -> torch.dtype:

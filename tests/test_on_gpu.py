@@ -215,3 +215,19 @@ def test_the_isolation_probe_knows_flex_attention(
     monkeypatch.setattr(language_model_module, "document_mask", lambda ids, blocks: None)
     with pytest.raises(UserError, match="document 1 of sequence 0 of a batch leaked into document 2"):
         LitPiCLI(["fit", *words, f"--trainer.default_root_dir={tmp_path / 'leaking'}"])
+
+
+def test_the_kernel_asked_for_computes_attention(tmp_path: Path, tiny: list[str]) -> None:
+    words = [word.replace("heads: 4", "heads: 2") for word in tiny if "accelerator" not in word]
+    words += ["--trainer.accelerator=gpu", "--trainer.precision=bf16-true", "--trainer.limit_val_batches=0"]
+    try:
+        for kernel in ("flash", "cudnn"):
+            run = tmp_path / kernel
+            where = [f"--trainer.default_root_dir={run}", f"--model.attention={kernel}"]
+            LitPiCLI(["fit", *words, *where, "--trainer.max_steps=5"])
+            record = json.loads((run / "throughput.json").read_text())
+            assert record["protocol"]["attention_kernel"] == f"{kernel}_attention"
+            assert record["protocol"]["compiled"]
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(True)
+        torch.backends.cuda.enable_flash_sdp(True)

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -22,7 +21,7 @@ transformers makes no mask for a name without a registered mask function, and so
 """
 
 FLEX_ATTENTION = "flex_attention"
-"""Name of the kernel that isolates packed documents on GPUs, beside those of `attention_kernel`."""
+"""Name of the kernel that isolates packed documents on GPUs, beside those of `kernel_in_use`."""
 
 BLOCK = 128
 """Queries and keys of a block of FlexAttention's."""
@@ -132,26 +131,6 @@ def blocks_are_fastest(device: torch.device, dtype: torch.dtype, head_dim: int, 
             )
             return False
     return True
-
-
-def attention_kernel(
-    device: torch.device, dtype: torch.dtype, head_dim: int, context_length: int, masked: bool = False
-) -> str:
-    """Name of the kernel that torch picks for causal self-attention, for example `flash_attention`.
-
-    Args:
-        device: of the model.
-        dtype: of the computation.
-        head_dim: dimensions of a head.
-        context_length: tokens.
-        masked: under a dense mask.
-    """
-    query = torch.empty(1, 1, context_length, head_dim, device=device, dtype=dtype)
-    mask = torch.ones(1, 1, 1, context_length, device=device, dtype=torch.bool) if masked else None
-    if mask is not None:
-        mask = mask.expand(1, 1, context_length, context_length)
-    choice = torch._fused_sdp_choice(query, query, query, mask, is_causal=not masked)
-    return SDPBackend(choice).name.lower()
 
 
 def _on(device: str, function: Any) -> Any:

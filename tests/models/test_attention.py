@@ -10,9 +10,11 @@ from torch._dynamo.testing import CompileCounter
 from torch.nn.attention.flex_attention import BlockMask, create_mask, flex_attention
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
+from lit_pi.errors import UserError
 from lit_pi.models import LanguageModel, attention
 from lit_pi.models import language_model as language_model_module
-from lit_pi.models.attention import ATTENTION, attention_kernel, blocks_are_fastest, document_mask
+from lit_pi.models.attention import ATTENTION, blocks_are_fastest, document_mask
+from lit_pi.models.attention_kernels import check_kernel, kernel_in_use, use_kernel
 from lit_pi.positions import Extrapolate, PositionStrategy, Rope, SelfExtend
 
 LENGTHS = [[5, 130, 1, 64], [200]]
@@ -172,5 +174,19 @@ def test_what_isolates_documents_where() -> None:
     with pytest.warns(UserWarning, match="no dropout of attention weights"):
         assert not language_model(attention_dropout=0.1).float().isolates_by_blocks(gpu)
     assert not language_model(SelfExtend(4, 16)).float().isolates_by_blocks(gpu)
-    assert attention_kernel(cpu, torch.float32, 64, 128) == "flash_attention"
-    assert attention_kernel(cpu, torch.float32, 64, 128, masked=True) in {"flash_attention", "math"}
+    assert kernel_in_use(cpu, torch.float32, 64, 128) == "flash_attention"
+    assert kernel_in_use(cpu, torch.float32, 64, 128, masked=True) in {"flash_attention", "math"}
+
+
+def test_a_kernel_asked_for_is_used_or_refused() -> None:
+    with pytest.raises(UserError, match=r"model.attention is cudnn, a kernel for GPUs, and the model is on cpu"):
+        use_kernel("cudnn", torch.device("cpu"))
+    check_kernel("cudnn", "cudnn_attention")
+    check_kernel("flash_attention_4", "flash_attention")
+    with pytest.raises(UserError, match=r"model.attention is flash, and torch picks math for this model's heads"):
+        check_kernel("flash", "math")
+
+
+def test_a_package_that_is_not_there_is_named() -> None:
+    with pytest.raises(UserError, match=r"flash_attention_4, and its package cannot be imported .*: install it"):
+        use_kernel("flash_attention_4", torch.device("cuda"))
