@@ -8,11 +8,11 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.autograd.graph import save_on_cpu
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from lit_pi.models.compilation import run_compiled
 from lit_pi.models.last_layer import PRUNABLE, last_layer
+from lit_pi.models.offload import KeptOnCpu
 from lit_pi.models.rotary import RotaryEmbedding
 
 Mode = Literal["none", "full", "attention_saved", "products_saved"]
@@ -79,7 +79,7 @@ class LayerForward:
         if not torch.is_grad_enabled():
             return self._run("none", hidden_states, *args, **kwargs)
         before = torch.cuda.memory_allocated() if self.measure is not None else 0
-        with save_on_cpu(pin_memory=hidden_states.is_cuda) if self.offload else nullcontext():
+        with KeptOnCpu() if self.offload else nullcontext():
             output = self._run(self.mode, hidden_states, *args, **kwargs)
         if self.measure is not None:
             self.measure(torch.cuda.memory_allocated() - before)

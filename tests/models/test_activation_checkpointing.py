@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lit_pi.errors import UserError
-from lit_pi.models import LanguageModel, compilation
+from lit_pi.models import LanguageModel, compilation, offload
 from lit_pi.models.activation_checkpointing import ActivationCheckpointing
 from lit_pi.models.attention import ATTENTION
 from lit_pi.models.layer_forward import ATTENTION_KERNELS
@@ -166,3 +166,15 @@ def test_settings_that_do_nothing_are_refused() -> None:
             ActivationCheckpointing("none", **settings)
     with pytest.raises(UserError, match="every_n_layers is 0"):
         ActivationCheckpointing("full", every_n_layers=0)
+
+
+def test_what_waits_on_the_cpu_comes_back_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In pieces, and in the order of its strides, on which compiled functions rely."""
+    monkeypatch.setattr(offload, "PIECE", 64)
+    dense = [torch.randn(3, 5, 7), torch.randn(3, 5, 7).mT, torch.randn(2, 9, 4, 6).permute(0, 2, 1, 3)]
+    for tensor in (*dense, torch.randn(4, 9)[:, ::2], torch.randn(())):
+        with offload.KeptOnCpu():
+            product = torch.ones_like(tensor).requires_grad_() * tensor
+        back = product.grad_fn._saved_other
+        assert torch.equal(back, tensor)
+        assert back.stride() == tensor.stride() or not any(tensor is each for each in dense)

@@ -1,0 +1,52 @@
+"""Activations that wait for the backward pass in the CPU's memory."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+PIECE = 2**28
+"""Bytes: torch pins powers of two, so that a tensor of one byte more than a power would take twice its size."""
+
+
+class Kept(NamedTuple):
+    """A tensor in the CPU's memory.
+
+    Attributes:
+        device: where it was.
+        order: its dimensions from the largest stride to the smallest: compiled functions want their strides back.
+        shape: in that order.
+        pieces: flat.
+    """
+
+    device: torch.device
+    order: list[int]
+    shape: torch.Size
+    pieces: list[Tensor]
+
+
+class KeptOnCpu(saved_tensors_hooks):
+    """What autograd keeps of the operations inside is moved to the CPU, and back when the backward pass asks for it.
+
+    As torch's `save_on_cpu`, in pieces: a host's memory then holds almost twice as much.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(_pack, _unpack)
+
+
+def _pack(tensor: Tensor) -> Kept:
+    order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
+    ordered, pieces = tensor.permute(order), []
+    for piece in ordered.reshape(-1).split(PIECE // tensor.element_size()):
+        kept = torch.empty(piece.shape, dtype=piece.dtype, pin_memory=tensor.is_cuda)
+        pieces.append(kept.copy_(piece))
+    return Kept(tensor.device, order, ordered.shape, pieces)
+
+
+def _unpack(kept: Kept) -> Tensor:
+    whole = torch.empty(kept.shape.numel(), dtype=kept.pieces[0].dtype, device=kept.device)
+    for place, piece in zip(whole.split(PIECE // whole.element_size()), kept.pieces, strict=True):
+        place.copy_(piece, non_blocking=True)
+    return whole.view(kept.shape).permute([kept.order.index(dim) for dim in range(len(kept.order))])
