@@ -28,15 +28,13 @@ class Step(NamedTuple):
     """One optimizer step on this rank.
 
     Attributes:
-        start: when it began.
-        stop: when it ended.
+        spans: when it began and ended; several where it was interrupted.
         tokens: of its batches.
         seen_keys: keys that its queries saw, on the device.
         waited: seconds in which there was no batch.
     """
 
-    start: Instant
-    stop: Instant
+    spans: list[tuple[Instant, Instant]]
     tokens: int
     seen_keys: Tensor
     waited: float
@@ -55,6 +53,7 @@ class Throughput(Callback):
         self._new: list[Step] = []
         self._measured: list[dict[str, float]] = []
         self._start: Instant | None = None
+        self._spans: list[tuple[Instant, Instant]] = []
         self._ended: float | None = None
         self._tokens = self._seen = self._step = 0
         self._seen_keys: Tensor | int = 0
@@ -91,18 +90,18 @@ class Throughput(Callback):
         self._step = trainer.global_step
         assert self._start is not None and isinstance(self._seen_keys, Tensor)
         stop = _now(pl_module)
-        self._new.append(Step(self._start, stop, self._tokens, self._seen_keys, self._waited))
-        self._start, self._tokens, self._seen_keys, self._waited = stop, 0, 0, 0.0
+        self._new.append(Step([*self._spans, (self._start, stop)], self._tokens, self._seen_keys, self._waited))
+        self._start, self._spans, self._tokens, self._seen_keys, self._waited = stop, [], 0, 0, 0.0
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             pl_module.log("tokens/s", self._log(trainer, pl_module), prog_bar=True, logger=False)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave out what validation takes."""
-        self._start = self._ended = None
+        self._interrupt(pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Leave out what saving takes."""
-        self._start = self._ended = None
+        self._interrupt(pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add medians to the run's results."""
@@ -121,6 +120,11 @@ class Throughput(Callback):
         }  # fmt: skip
         add_record(Path(trainer.default_root_dir), record)
 
+    def _interrupt(self, module: LightningModule) -> None:
+        if self._start is not None and self._tokens:  # amid the batches of a step
+            self._spans.append((self._start, _now(module)))
+        self._start = self._ended = None
+
     def _log(self, trainer: Trainer, module: LightningModule) -> float:
         """Log means over the steps since the last time; tokens a second, 0 while they are warming up."""
         found = [self._measure(step, trainer.world_size) for step in self._new]
@@ -136,7 +140,7 @@ class Throughput(Callback):
         return means["tokens_per_second"]
 
     def _measure(self, step: Step, devices: int) -> dict[str, float]:
-        seconds = _seconds(step.start, step.stop)
+        seconds = sum(_seconds(start, stop) for start, stop in step.spans)
         rate = self._flop.step(step.tokens, int(step.seen_keys)) / seconds
         found = {"tokens_per_second": step.tokens * devices / seconds, "seconds": seconds, "flop_per_second": rate}
         return found | {"waited_seconds": step.waited} | ({"mfu": rate / self._rate} if self._rate else {})
