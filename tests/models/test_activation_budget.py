@@ -123,9 +123,7 @@ def room(gpu: Gpu, limit: float) -> float:
 
 
 @pytest.mark.parametrize(("layers", "gib"), [(4, None), (12, None), (20, None), (50, None), (12, 0.6), (12, 0.1)])
-def test_the_memory_is_filled_and_not_exceeded(
-    layers: int, gib: float | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_memory_is_filled_and_not_exceeded(layers: int, gib: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu, modes = filled(monkeypatch, layers, gib)
     limit = (1 - RESERVE) * TOTAL - gpu.others if gib is None else gib * 2**30
     spare = limit - gpu.weights - gpu.gradients - gpu.states - 8 * KEPT["full"] * layers * MIB
