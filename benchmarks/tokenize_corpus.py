@@ -4,8 +4,8 @@ python benchmarks/tokenize_corpus.py --output tokenize                          
 python benchmarks/tokenize_corpus.py --megabytes 500 --tokenizer PATH
 
 The text is the interpreter's own sources as JSONL, again and again up to the size asked for. Both sides read it with
-the same tokenizer and write what they made to disk, in turn. The rival is the usual script: `load_dataset`, and `map` in
-batches with as many processes as cores. Both sides must find as many tokens.
+the same tokenizer and write what they made to disk, in turn. The rival is the usual script: `load_dataset`, and `map`
+in batches with as many processes as cores. Both sides must find as many tokens.
 """
 
 import argparse

@@ -317,11 +317,12 @@ def test_shell_completion_knows_the_subcommands(capsys: pytest.CaptureFixture[st
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
 def test_an_optimizer_that_is_not_installed_is_one_sentence(
-    refused: Callable[..., str], tiny: list[str], monkeypatch: pytest.MonkeyPatch
+    refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "torchao", None)
-    said = refused("fit", *tiny, "--model.optimizer=configs/optimizer/adamw_8bit.yaml")
-    assert said == "lit-pi: error: model.optimizer is torchao.optim.AdamW8bit, which needs torchao: install it"
+    monkeypatch.chdir(tmp_path)
+    Path("optimizer.yaml").write_text("class_path: elsewhere.Adam\ninit_args: {lr: 1.0}")
+    said = refused("fit", "--config=configs/experiment/demo_pretrain.yaml", "--model.optimizer=optimizer.yaml")
+    assert said == "lit-pi: error: model.optimizer is elsewhere.Adam, which needs elsewhere: install it"
 
 
 def test_a_full_disk_is_one_sentence(refused: Callable[..., str], tmp_path: Path, texts: Path) -> None:
