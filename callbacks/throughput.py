@@ -31,15 +31,13 @@ class Step(NamedTuple):
     """One optimizer step on this rank.
 
     Attributes:
-        start: when it began.
-        stop: when it ended.
+        spans: when it began and ended; several where it was interrupted.
         tokens: of its batches.
         seen_keys: keys that its queries saw, on the device.
         waited: seconds in which there was no batch.
     """
 
-    start: Instant
-    stop: Instant
+    spans: list[tuple[Instant, Instant]]
     tokens: int
     seen_keys: Tensor
     waited: float
@@ -58,11 +56,11 @@ class Throughput(Callback):
         self._new: list[Step] = []
         self._measured: list[dict[str, float]] = []
         self._start: Instant | None = None
+        self._spans: list[tuple[Instant, Instant]] = []
         self._ended: float | None = None
         self._tokens = self._seen = self._step = 0
         self._seen_keys: Tensor | int = 0
         self._waited = 0.0
-        self._interrupted = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure how fast the device multiplies."""
@@ -95,20 +93,18 @@ class Throughput(Callback):
         self._step = trainer.global_step
         assert self._start is not None and isinstance(self._seen_keys, Tensor)
         stop = _now(pl_module)
-        if not self._interrupted:
-            self._new.append(Step(self._start, stop, self._tokens, self._seen_keys, self._waited))
-        self._start, self._tokens, self._seen_keys, self._waited = stop, 0, 0, 0.0
-        self._interrupted = False
+        self._new.append(Step([*self._spans, (self._start, stop)], self._tokens, self._seen_keys, self._waited))
+        self._start, self._spans, self._tokens, self._seen_keys, self._waited = stop, [], 0, 0, 0.0
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             pl_module.log("tokens/s", self._log(trainer, pl_module), prog_bar=True, logger=False)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave out what validation takes."""
-        self._interrupt()
+        self._interrupt(pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Leave out what saving takes."""
-        self._interrupt()
+        self._interrupt(pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write medians into the run directory."""
@@ -126,9 +122,10 @@ class Throughput(Callback):
         }  # fmt: skip
         Path(trainer.default_root_dir, FILE).write_text(json.dumps(record, indent=2))
 
-    def _interrupt(self) -> None:
+    def _interrupt(self, module: LightningModule) -> None:
+        if self._start is not None and self._tokens:  # amid the batches of a step
+            self._spans.append((self._start, _now(module)))
         self._start = self._ended = None
-        self._interrupted = self._tokens > 0  # between batches of one step, whose time is then not known
 
     def _log(self, trainer: Trainer, module: LightningModule) -> float:
         """Log means over the steps since the last time; tokens a second, 0 while they are warming up."""
@@ -145,7 +142,7 @@ class Throughput(Callback):
         return means["tokens_per_second"]
 
     def _measure(self, step: Step, trainer: Trainer) -> dict[str, float]:
-        seconds, streams = _seconds(step.start, step.stop), data_ranks(trainer).size
+        seconds, streams = sum(_seconds(start, stop) for start, stop in step.spans), data_ranks(trainer).size
         rate = self._flop.step(step.tokens, int(step.seen_keys)) * streams / trainer.world_size / seconds
         found = {"tokens_per_second": step.tokens * streams / seconds, "seconds": seconds, "flop_per_second": rate}
         return found | {"waited_seconds": step.waited} | ({"mfu": rate / self._rate} if self._rate else {})

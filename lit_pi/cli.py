@@ -102,6 +102,9 @@ def one_sentence(message: str) -> str:
     if tried := re.search(r"Expected a path but (\S+) either not accessible or invalid\s+- (.*)", message, re.DOTALL):
         reason = " ".join(tried[2].removeprefix(f"Problem with given class_path '{tried[1]}':").split())
         return f"{key} is {tried[1]}, and there is no such class or file: {reason}"
+    absent, named = re.search(r"No module named '([^']+)'", message), re.search(r"class_path='([^']+)'", message)
+    if absent and named:
+        return f"{key} is {named[1]}, which needs {absent[1]}: install it"
     if (choices := re.search(r"Literal\[(.*?)\]", message)) and given:
         return f"{key} is {given[1]}, and must be one of {choices[1]}"
     if (kinds := re.findall(r"Expected (?:a )?<class '([^']+)'>", message)) and given:

@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pyarrow
@@ -68,6 +69,8 @@ def header(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_preset_parses_with_the_command_in_its_header(path: Path, resolved: Callable[..., dict]) -> None:
+    if "class_path: torchao." in path.read_text():
+        pytest.importorskip("torchao", reason="its optimizers are parsed where it is installed")
     words = header(path)
     assert any(word.endswith(str(path.relative_to(CONFIGS.parent))) for word in words)
     assert resolved(*words)["model"]["position"]["class_path"].startswith("lit_pi.positions.")
@@ -314,6 +317,13 @@ def test_shell_completion_knows_the_subcommands(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
+@pytest.mark.skipif(find_spec("torchao") is not None, reason="it is installed")
+def test_an_optimizer_that_is_not_installed_is_one_sentence(refused: Callable[..., str]) -> None:
+    words = ["--config=configs/experiment/demo_pretrain.yaml", "--model.optimizer=configs/optimizer/adamw_8bit.yaml"]
+    said = refused("fit", *words)
+    assert said == "lit-pi: error: model.optimizer is torchao.optim.AdamW8bit, which needs torchao: install it"
+
+
 def test_a_full_disk_is_one_sentence(refused: Callable[..., str], tmp_path: Path, texts: Path) -> None:
     (tmp_path / "tokenizer_config.json").symlink_to("/dev/full")
     words = ("--corpus=TextFiles", f"--corpus.train={texts / 'train'}", "--vocabulary_size=300")

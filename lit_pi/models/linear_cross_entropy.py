@@ -44,8 +44,8 @@ def linear_cross_entropy(
 ) -> tuple[Float[Tensor, "batch seq"], Int[Tensor, "batch seq"] | None]:
     """Negative log-likelihood of each target in nats, float32 or wider, and its rank: both 0 where it is ignored.
 
-    Equal to `F.cross_entropy` of all logits, which are computed again in the backward pass; the gradient of `weight`
-    is summed over chunks in float32.
+    Equal to `F.cross_entropy` of all logits. Those of several chunks are computed again in the backward pass; the
+    gradient of `weight` is summed over chunks in float32.
 
     Args:
         hidden_states: of the last layer, normalised.
@@ -67,20 +67,22 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, hidden_states: Tensor, weight: Tensor, targets: Tensor, ranked: bool
     ) -> tuple[Tensor, Tensor | None]:
-        ctx.save_for_backward(hidden_states, weight, targets)
         fuse = hidden_states.is_cuda and any(ctx.needs_input_grad) and not ranked
         positions = _positions(weight)
         token_nll, token_rank = [], []
         for states, wanted in zip(hidden_states.split(positions), targets.split(positions), strict=True):
+            products = states @ weight.mT
             if fuse:
-                token_nll.append(run_compiled(_nll, states @ weight.mT, wanted))
+                token_nll.append(run_compiled(_nll, products, wanted))
                 continue
-            logits = _wide(states @ weight.mT)
+            logits = _wide(products)
             token_nll.append(_nll(logits, wanted))
             if ranked:
                 own = logits.gather(-1, wanted.clamp(min=0)[:, None])
                 # Not `>`: of logits that are not numbers, none is a first choice.
                 token_rank.append((~(logits <= own)).sum(dim=-1).masked_fill(wanted == IGNORE, 0))
+        # A chunk that is alone stays: the backward pass begins with it.
+        ctx.save_for_backward(hidden_states, weight, targets, products if len(token_nll) == 1 else None)
         if not ranked:
             return torch.cat(token_nll), None
         rank = torch.cat(token_rank)
@@ -90,7 +92,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_nll: Tensor, grad_rank: Any) -> tuple[Tensor | None, Tensor | None, None, None]:
-        hidden_states, weight, targets = ctx.saved_tensors
+        hidden_states, weight, targets, kept = ctx.saved_tensors
         gradient = partial(run_compiled, _grad_logits) if hidden_states.is_cuda else _grad_logits
         positions = _positions(weight)
         wide = torch.promote_types(weight.dtype, torch.float32)
@@ -99,7 +101,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for start in range(0, len(targets), positions):
             rows = slice(start, start + positions)
             states = hidden_states[rows]
-            grad_logits = gradient(states @ weight.mT, targets[rows], grad_nll[rows])
+            products = states @ weight.mT if kept is None else kept
+            grad_logits = gradient(products, targets[rows], grad_nll[rows])
             if grad_hidden is not None:
                 grad_hidden[rows] = grad_logits @ weight
             if grad_weight is not None:
