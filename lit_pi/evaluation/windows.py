@@ -57,6 +57,11 @@ class Shape(NamedTuple):
         """Positions whose next token is scored for some context length, ascending."""
         return np.unique(np.concatenate([np.array(positions, np.int64) for _, positions in self.positions]))
 
+    def tokens(self, begin: int) -> list[slice]:
+        """Which tokens of a document the window that begins there scores, for each context length."""
+        shift = begin + 1 - self.bos
+        return [slice(positions.start + shift, positions.stop + shift) for _, positions in self.positions]
+
     def spans(self) -> tuple[Span, ...]:
         """Which of `scored` belong to each context length."""
         scored = self.scored()
