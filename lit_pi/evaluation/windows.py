@@ -111,6 +111,24 @@ class WindowPlan:
             for length in self.context_lengths
         ]
 
+    def disjoint_holding(self, windows: dict[Shape, list[Window]], tokens: Sequence[int]) -> dict[Shape, list[Window]]:
+        """The disjoint windows, by shape, of documents of so many tokens each that hold what the given ones score."""
+        scored = [np.zeros(length, bool) for length in tokens]
+        for shape, given in windows.items():
+            for document, begin in given:
+                for part in shape.tokens(begin):
+                    scored[document][part] = True
+
+        def holds(shape: Shape, window: Window) -> bool:
+            return any(scored[window.document][part].any() for part in shape.tokens(window.begin))
+
+        return {
+            shape: found
+            for plan in self.disjoint()
+            for shape, group in plan.group(tokens).items()
+            if (found := [window for window in group if holds(shape, window)])
+        }
+
     def bounds(self, context_length: int, tokens: int) -> NDArray[np.int64]:
         """Where in a document the windows' scored tokens begin: window k scores tokens `[bounds[k], bounds[k + 1])`.
 

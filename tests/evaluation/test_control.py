@@ -1,5 +1,7 @@
 """What disjoint windows say of overlapping ones."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -18,7 +20,7 @@ def stored(plan: WindowPlan, loss: dict[int, float] | None = None) -> TokenLosse
         (length,) = disjoint.context_lengths
         for offset, tokens in zip(offsets[:-1], LENGTHS, strict=True):
             bounds = disjoint.bounds(length, tokens)
-            for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+            for start, stop in itertools.pairwise(bounds):
                 places = np.arange(stop - start)
                 extra = (loss or {}).get(length, 0.0)
                 nll[Series("disjoint", length)][offset + start : offset + stop] = 2 + extra + 1 / (1 + places // 4)

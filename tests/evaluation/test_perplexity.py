@@ -217,9 +217,7 @@ def test_disjoint_windows_make_figures_of_a_sample_more_exact() -> None:
         sample = Sample(counts, 120, seed)
         found = [measure(only(losses, plan, sample), used, sample) for used in ([plan], plans)]
         widths.append([[math.log(point.sampling_high / point.perplexity) for point in run.curve] for run in found])
-        errors.append(
-            [[bucket.token_nll for buckets in run.positions.values() for bucket in buckets] for run in found]
-        )
+        errors.append([[bucket.token_nll for buckets in run.positions.values() for bucket in buckets] for run in found])
     plain, close = np.mean(widths, axis=0)
     assert (close < plain / 2).all()
     plain, close = np.sqrt(np.square(np.array(errors) - truth).mean(axis=(0, 2)))

@@ -151,22 +151,11 @@ class Perplexity(Evaluation):
         self, name: str, tokenizer: PreTrainedTokenizerFast, world_size: int, pilot: Sample
     ) -> "WindowBatches":
         """The windows of a pilot, without first ones, and the disjoint ones that hold what they score."""
-        groups = self.plan.group(self.lengths.tolist())
+        lengths = self.lengths.tolist()
+        groups = self.plan.group(lengths)
         later = {shape: [window for window in windows if window.begin > 0] for shape, windows in groups.items()}
         drawn = {shape: self._drawn(windows, pilot) for shape, windows in later.items() if windows}
-        scored = [np.zeros(length, bool) for length in self.lengths.tolist()]
-        for shape, windows in drawn.items():
-            for document, begin in windows:
-                for tokens in shape.tokens(begin):
-                    scored[document][tokens] = True
-        for plan in self.plan.disjoint():
-            for shape, windows in plan.group(self.lengths.tolist()).items():
-                drawn[shape] = [
-                    window
-                    for window in windows
-                    if any(scored[window.document][tokens].any() for tokens in shape.tokens(window.begin))
-                ]
-        return self._batches(name, drawn, tokenizer, world_size)
+        return self._batches(name, drawn | self.plan.disjoint_holding(drawn, lengths), tokenizer, world_size)
 
     def _sample(self, num_windows: int) -> Sample:
         shortest = self.plan.context_lengths[0]
