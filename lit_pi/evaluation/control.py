@@ -13,6 +13,9 @@ from lit_pi.evaluation.token_scores import Series, TokenLosses
 from lit_pi.evaluation.window_sums import position_edges
 from lit_pi.evaluation.windows import WindowPlan
 
+TOLERANCE = 0.05
+"""Nats by which typical losses may differ and still be alike: more differ where a model fails at long contexts."""
+
 
 class Apart(NamedTuple):
     """A pass over the disjoint windows of one context length.
@@ -20,6 +23,7 @@ class Apart(NamedTuple):
     Attributes:
         context_length: positions of a window (tokens).
         nll: nats of each token.
+        places: how many tokens its window scores before each.
         typical: mean nats of the tokens at about the same place in their windows, for each token.
         full: mean nats of those at the windows' last `stride` places: overlapping windows give all tokens as much
             context.
@@ -27,6 +31,7 @@ class Apart(NamedTuple):
 
     context_length: int
     nll: NDArray[np.float32]
+    places: NDArray[np.int64]
     typical: NDArray[np.float32]
     full: float
 
@@ -34,8 +39,9 @@ class Apart(NamedTuple):
 def expected_losses(losses: TokenLosses, plan: WindowPlan) -> TokenLosses:
     """Nats that each token is expected to lose in the windows of a plan; NaN where they are not known.
 
-    Of the disjoint windows that hold a token, that one is asked in which tokens at its place lose, on average, about
-    what tokens with full context do; the difference of both averages is added.
+    Of the disjoint windows that hold a token, whatever their context length, that one is asked which gives it the most
+    similar context, unless tokens at its place typically lose more or less than similar context would have them lose.
+    What they typically lack is added.
 
     Args:
         losses: have the series of `plan.disjoint()`.
@@ -43,18 +49,20 @@ def expected_losses(losses: TokenLosses, plan: WindowPlan) -> TokenLosses:
     """
     apart = [_apart(losses, disjoint, plan.stride) for disjoint in plan.disjoint()]
     return TokenLosses(
-        losses.offsets, {Series(plan.scheme, own.context_length): _expected(own.full, apart) for own in apart}
+        losses.offsets, {Series(plan.scheme, own.context_length): _expected(own, apart, plan.stride) for own in apart}
     )
 
 
-def _expected(full: float, apart: list[Apart]) -> NDArray[np.float32]:
-    nearest = np.full(len(apart[0].nll), np.inf, np.float32)
-    expected = np.full(len(nearest), np.nan, np.float32)
+def _expected(own: Apart, apart: list[Apart], stride: int) -> NDArray[np.float32]:
+    expected = np.full(len(own.nll), np.nan, np.float32)
+    nearest = np.full(len(own.nll), np.inf)
+    alike = np.abs(own.full - own.typical) + TOLERANCE
     for other in apart:
-        short = np.float32(full) - other.typical
-        nearer = (np.abs(short) < nearest) & np.isfinite(other.nll)
-        np.copyto(nearest, np.abs(short), where=nearer)
-        np.copyto(expected, other.nll + short, where=nearer)
+        lacking = np.float32(own.full) - other.typical
+        distance = np.abs(np.log((other.places + 1) / (own.context_length - stride / 2)))
+        nearer = (distance < nearest) & np.isfinite(other.nll) & ~(np.abs(lacking) > alike)
+        np.copyto(nearest, distance, where=nearer)
+        np.copyto(expected, other.nll + lacking, where=nearer)
     return expected
 
 
@@ -69,7 +77,8 @@ def _apart(losses: TokenLosses, plan: WindowPlan, stride: int) -> Apart:
     totals = np.bincount(bucket[known], nll[known], len(edges))
     means = np.divide(totals, counts, out=np.full(len(edges), np.nan), where=counts > 0)
     last = known & (places > places[known].max(initial=0) - stride)
-    return Apart(length, nll, means.astype(np.float32)[bucket], float(nll[last].mean()) if last.any() else np.nan)
+    full = float(nll[last].mean()) if last.any() else np.nan
+    return Apart(length, nll, places, means.astype(np.float32)[bucket], full)
 
 
 def _places(bounds: NDArray[np.int64]) -> NDArray[np.int64]:

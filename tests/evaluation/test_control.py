@@ -43,14 +43,13 @@ def test_losses_that_follow_from_the_context_are_expected_as_they_are(bos: str) 
         assert values[inside].std() < 0.1 * losses.nll[Series("disjoint", length)][inside].std()
 
 
-def test_the_pass_whose_tokens_lose_about_as_much_is_asked() -> None:
-    """One that fails beyond its training length is of no use for shorter windows, and one that has no loss neither."""
+def test_the_pass_that_gives_the_most_similar_context_is_asked_unless_it_fails() -> None:
     plan = WindowPlan([17, 65], 8, "every")
     noise = np.random.default_rng(0).normal(0, 0.01, sum(LENGTHS)).astype(np.float32)
+    start = LENGTHS[0] + 64 + 16  # where a window of 17 begins, and one of 65 has a quarter of its tokens behind it
     for failing, asked in (({65: 5.0}, 17), ({}, 65)):
         losses = stored(plan, failing)
         losses.nll[Series("disjoint", 65)] += noise
-        start = LENGTHS[0] + 32  # here windows of 17 begin, and one of 65 has half of its places behind it
         found = expected_losses(losses, plan).nll[Series("sliding", 17)][start : start + 4]
         assert (np.ptp(found - noise[start : start + 4]) < 1e-5) == (asked == 65)
         losses.nll[Series("disjoint", 65)][:] = np.nan
