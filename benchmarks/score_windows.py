@@ -15,6 +15,7 @@ without, and the ratio when only those are run, the disjoint windows and the pil
 
 import argparse
 import json
+import math
 import statistics
 import sys
 import time
@@ -27,23 +28,24 @@ import numpy as np
 import pyarrow.parquet
 import torch
 import torch.nn.functional as F
+from scipy.stats import t as student
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lit_pi.batches import ScoringBatch
 from lit_pi.data.evaluations.perplexity import WindowBatches
-from lit_pi.evaluation.perplexity import measure
+from lit_pi.evaluation.control import expected_losses
 from lit_pi.evaluation.pilot import PILOT_WINDOWS
 from lit_pi.evaluation.results import load_records
-from lit_pi.evaluation.sampling import Sample
+from lit_pi.evaluation.sampling import PER_BLOCK, Sample
 from lit_pi.evaluation.token_scores import TokenLosses, series_of
+from lit_pi.evaluation.window_sums import window_sums
 from lit_pi.evaluation.windows import Shape, Window, WindowPlan
 from lit_pi.models import FromScratch, LanguageModel
 from lit_pi.positions import Interpolate
 
 PRECISION = 0.005
-SEEDS = 8
 
 
 class Documents:
@@ -226,7 +228,7 @@ def compare(arguments: argparse.Namespace) -> tuple[list[Measured], Apart, dict[
     return found, apart, differences, plan, lengths
 
 
-def windows_for_precision(run: Path, units: int) -> tuple[float, float]:
+def windows_for_precision(run: Path, units: int) -> tuple[int, int]:
     """Windows of so many that give an interval of half a per cent, by a run's own losses.
 
     Returns:
@@ -241,27 +243,29 @@ def windows_for_precision(run: Path, units: int) -> tuple[float, float]:
     table = pyarrow.parquet.read_table(run / record["table"].replace(".parquet", "-tokens.parquet"))
     counts = np.bincount(table["document"].to_numpy())
     plan = WindowPlan(protocol["context_lengths"], protocol["stride"], protocol["bos"])
-    plans = [plan, *plan.disjoint()]
-    nll = {series: table[str(series)].to_numpy() for series in series_of(plans)}
+    nll = {series: table[str(series)].to_numpy() for series in series_of([plan, *plan.disjoint()])}
     losses = TokenLosses(np.concatenate(([0], np.cumsum(counts))), nll)
-    windows = np.array([plan.count(plan.context_lengths[0], count) for count in counts.tolist()])
-    controlled, plain = (_needed(losses, used, windows, units) for used in (plans, [plan]))
-    return controlled, plain
+    control, needed = expected_losses(losses, plan), [0, 0]
+    for length in plan.context_lengths:
+        windows, expected = (window_sums(values, plan, length, 0, None) for values in (losses, control))
+        later = (windows.number > 0) & (windows.tokens > 0)
+        mean = windows.nll[later].sum() / windows.tokens[later].sum()
+        for place, known in enumerate((expected.nll, mean * windows.tokens)):
+            deviation = (windows.nll - known)[later] / windows.tokens[later].mean()
+            needed[place] = max(needed[place], _needed(deviation, units))
+    return needed[0], needed[1]
 
 
-def _needed(losses: TokenLosses, plans: list[WindowPlan], counts: np.ndarray, units: int) -> float:
-    number, own = 32, int((counts - 1).sum())
-    while number < own / 2:
-        widths = []
-        for seed in range(SEEDS):
-            curve = measure(losses, plans, Sample(counts, number, seed)).curve
-            widths.append([point.sampling_high / point.perplexity - 1 for point in curve])
-        if (np.mean(widths, axis=0) <= PRECISION).all():
-            break
-        number = int(number * 1.1 / 2) * 2 + 2
-    # The same spread where there are more or fewer windows; beyond half of its own, by the square of the width.
-    number *= max(1.0, float(np.mean(widths, axis=0).max() / PRECISION) ** 2) / (1 - number / own)
-    return number / (1 + number / units)
+def _needed(deviation: np.ndarray, units: int) -> int:
+    """Windows to draw where neighbours spread as these do, which follow one another."""
+    number = PER_BLOCK
+    while True:
+        number = PER_BLOCK * math.ceil((number + 1) * 1.01 / PER_BLOCK)
+        parts = min(max(len(deviation) * number // (PER_BLOCK * units), 1), len(deviation) // 2)
+        variance = np.mean([np.var(block, ddof=1) for block in np.array_split(deviation, parts)])
+        error = np.sqrt(variance / number * max(1 - number / units, 0.0))
+        if student.ppf(0.975, number // PER_BLOCK) * error <= np.log1p(PRECISION):
+            return number
 
 
 def main() -> None:
@@ -314,7 +318,7 @@ def main() -> None:
                 for r in repetitions
             ]
             faster = [slow / fast for slow, fast in zip(plain, sampled, strict=True)]
-            label = f"lit_pi, {drawn:,.0f} of {later:,} windows for ±{PRECISION:.1%}"
+            label = f"lit_pi, {drawn:,} of {later:,} windows for ±{PRECISION:.1%}"
             label += ", all disjoint ones and the pilot" if control else " without disjoint ones, and the pilot"
             rows.append((label, sampled, faster))
             record["sampled" if control else "sampled_without_disjoint"] = {
