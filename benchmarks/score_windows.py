@@ -8,12 +8,14 @@ The plain loop is that of the public scripts: a run for each context length, one
 FlashAttention-2 on GPUs, on stock transformers. Both sides score the same windows in turn, and their mean losses are
 compared. Of each shape of window a few are run; times of all windows are extrapolated from them by exact counts. The
 engine is also timed with a pass for each context length, and the share of it that one pass takes is set beside that of
-operations. With `--losses`, a run directory with `scores/`, it is added how many windows a 95 % interval of half a per
-cent takes, and the ratio when only those are run.
+operations. With `--losses`, the directory of a run of all windows that were scored beside disjoint ones (`disjoint:
+true`), it is added how many windows a 95 % interval of half a per cent takes, with disjoint windows as a control and
+without, and the ratio when only those are run, the disjoint windows and the pilot included.
 """
 
 import argparse
 import json
+import math
 import statistics
 import sys
 import time
@@ -26,15 +28,19 @@ import numpy as np
 import pyarrow.parquet
 import torch
 import torch.nn.functional as F
+from scipy.stats import t as student
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from lit_pi.batches import ScoringBatch
 from lit_pi.data.evaluations.perplexity import WindowBatches
-from lit_pi.evaluation.perplexity import measure
+from lit_pi.evaluation.control import expected_losses
+from lit_pi.evaluation.pilot import PILOT_WINDOWS
 from lit_pi.evaluation.results import load_records
-from lit_pi.evaluation.sampling import Sample
-from lit_pi.evaluation.token_scores import Series, TokenLosses
+from lit_pi.evaluation.sampling import PER_BLOCK, Sample
+from lit_pi.evaluation.token_scores import TokenLosses, series_of
+from lit_pi.evaluation.window_sums import window_sums
 from lit_pi.evaluation.windows import Shape, Window, WindowPlan
 from lit_pi.models import FromScratch, LanguageModel
 from lit_pi.positions import Interpolate
@@ -71,6 +77,13 @@ class Measured(NamedTuple):
     plain: list[float]
     apart: list[float]
     operations: tuple[float, float]
+
+
+class Apart(NamedTuple):
+    """Seconds of the engine for disjoint windows, by repetition: all of them, and those that a pilot needs."""
+
+    whole: list[float]
+    pilot: list[float]
 
 
 def build(arguments: argparse.Namespace) -> tuple[LanguageModel, LlamaForCausalLM]:
@@ -121,24 +134,66 @@ def operations(config: LlamaConfig, tokens: int, scored: int) -> float:
     return config.num_hidden_layers * 2 * tokens * (weights + width * tokens) + 2 * width * config.vocab_size * scored
 
 
-def compare(arguments: argparse.Namespace) -> tuple[list[Measured], dict[int, float], WindowPlan, np.ndarray]:
+class Inputs:
+    """Windows of documents as tensors on a device."""
+
+    def __init__(self, arguments: argparse.Namespace, vocab_size: int) -> None:
+        self.batch_size, self.device = arguments.batch_size, arguments.device
+        self.lengths = np.full(arguments.documents, arguments.document_tokens)
+        self._documents = Documents(min(len(self.lengths), 2), arguments.document_tokens, vocab_size, arguments.seed)
+
+    def batch(self, shape: Shape, window: Window) -> tuple[ScoringBatch, Tensor, Tensor, Tensor]:
+        """A batch of copies of a window, and its tokens, targets and scored positions."""
+        planned = [(shape, (window,) * self.batch_size)]
+        batch = WindowBatches("x", self._documents, np.arange(2), self.lengths[:2], 1, planned)[0]
+        return batch, *(part.to(self.device) for part in (batch.input_ids, batch.targets, batch.scored))
+
+
+def spread_out(windows: list[Window], count: int) -> list[Window]:
+    """As many windows of the documents that there are, and one more."""
+    own = [window for window in windows if window.document < 2]
+    return [own[place] for place in np.linspace(0, len(own) - 1, count + 1).round().astype(int)]
+
+
+def apart_seconds(arguments: argparse.Namespace, model: LanguageModel, inputs: Inputs, plan: WindowPlan) -> Apart:
+    """Time the disjoint windows of every shape."""
+    whole, pilot = [0.0] * arguments.windows, [0.0] * arguments.windows
+    tokens = inputs.lengths.tolist()
+    held = plan.disjoint_holding(pilot_windows(plan, tokens, arguments.seed), tokens)
+    for disjoint in plan.disjoint():
+        for shape, windows in disjoint.group(tokens).items():
+            for repetition, window in enumerate(spread_out(windows, arguments.windows), -1):
+                _, ids, targets, scored = inputs.batch(shape, window)
+                seconds, _ = timed(lambda: model(ids, targets, scored=scored), arguments.device)  # noqa: B023
+                if repetition >= 0:
+                    whole[repetition] += len(windows) * seconds / arguments.batch_size
+                    pilot[repetition] += len(held.get(shape, ())) * seconds / arguments.batch_size
+    return Apart(whole, pilot)
+
+
+def pilot_windows(plan: WindowPlan, tokens: list[int], seed: int) -> dict[Shape, list[Window]]:
+    """The windows that a pilot draws, by shape."""
+    sample = Sample(np.array([plan.count(plan.context_lengths[0], count) for count in tokens]), PILOT_WINDOWS, seed)
+    found = {}
+    for shape, windows in plan.group(tokens).items():
+        document, begin = np.array(windows).T
+        drawn = sample.includes(document, begin // plan.stride) & (begin > 0)
+        found[shape] = [windows[place] for place in np.flatnonzero(drawn)]
+    return found
+
+
+def compare(arguments: argparse.Namespace) -> tuple[list[Measured], Apart, dict[int, float], WindowPlan, np.ndarray]:
     """Time both sides on windows of every shape; their mean losses' differences in nats by context length."""
     model, stock = build(arguments)
     plan = WindowPlan(arguments.context_lengths, arguments.stride, "every")
-    lengths = np.full(arguments.documents, arguments.document_tokens)
-    vocab_size = stock.config.vocab_size
-    documents = Documents(min(arguments.documents, 2), arguments.document_tokens, vocab_size, arguments.seed)
+    inputs = Inputs(arguments, stock.config.vocab_size)
+    lengths = inputs.lengths
     shapes: dict[Shape, list[Window]] = plan.group(lengths.tolist())
     found, losses = [], {length: ([], []) for length in plan.context_lengths}
     for shape, windows in shapes.items():
-        own = [window for window in windows if window.document < 2]
-        places = np.linspace(0, len(own) - 1, arguments.windows + 1).round().astype(int)
         times: tuple[list[float], ...] = ([], [], [])
-        for repetition, place in enumerate(places.tolist()):  # the first one warms up
-            planned = [(shape, (own[place],) * arguments.batch_size)]
-            batch = WindowBatches("x", documents, np.arange(2), lengths[:2], 1, planned)[0]
-            ids, scored = batch.input_ids.to(arguments.device), batch.scored.to(arguments.device)
-            targets = batch.targets.to(arguments.device)
+        for repetition, window in enumerate(spread_out(windows, arguments.windows)):  # the first one warms up
+            batch, ids, targets, scored = inputs.batch(shape, window)
             whole = torch.cat([ids[0], targets[0, -1:].clamp(min=0)])
             seconds, token_nll = timed(lambda: model(ids, targets, scored=scored), arguments.device)  # noqa: B023
             spent = apart = 0.0
@@ -163,34 +218,54 @@ def compare(arguments: argparse.Namespace) -> tuple[list[Measured], dict[int, fl
                 for length, positions in shape.positions
             ),
         )
-        found.append(Measured(len(windows), own[0].begin > 0, *times, work))
+        found.append(Measured(len(windows), windows[0].begin > 0, *times, work))
         print(f"{shape.length} tokens: {len(windows)} windows, {found[-1]}", file=sys.stderr)
     differences = {
         length: (sum(ours) - sum(nll for nll, _ in theirs)) / sum(count for _, count in theirs)
         for length, (ours, theirs) in losses.items()
     }
-    return found, differences, plan, lengths
+    apart = apart_seconds(arguments, model, inputs, plan) if arguments.losses else Apart([], [])
+    return found, apart, differences, plan, lengths
 
 
-def windows_for_precision(run: Path) -> int:
-    """Windows beside first ones with which a run's own losses give an interval of half a per cent."""
+def windows_for_precision(run: Path, units: int) -> tuple[int, int]:
+    """Windows of so many that give an interval of half a per cent, by a run's own losses.
+
+    Returns:
+        With disjoint windows as a control, and without.
+    """
     record = [entry for entry in load_records(run) if entry["kind"] == "perplexity_curve"][-1]
-    if record["protocol"]["sampling"] is not None:
-        sys.exit(f"{run} has run a sample of windows: test it with all of them")
+    protocol = record["protocol"]
+    if protocol["sampling"] is not None or not protocol["disjoint"]:
+        sys.exit(
+            f"{run} has run a sample of windows, or no disjoint ones: test it with all of them, and disjoint: true"
+        )
     table = pyarrow.parquet.read_table(run / record["table"].replace(".parquet", "-tokens.parquet"))
     counts = np.bincount(table["document"].to_numpy())
-    protocol = record["protocol"]
     plan = WindowPlan(protocol["context_lengths"], protocol["stride"], protocol["bos"])
-    nll = {Series("sliding", length): table[f"sliding_{length}"].to_numpy() for length in plan.context_lengths}
+    nll = {series: table[str(series)].to_numpy() for series in series_of([plan, *plan.disjoint()])}
     losses = TokenLosses(np.concatenate(([0], np.cumsum(counts))), nll)
-    windows = np.array([plan.count(plan.context_lengths[0], count) for count in counts.tolist()])
-    number = 32
-    while not (sample := Sample(windows, number, 0)).complete:
-        curve = measure(losses, [plan], sample).curve
-        if all(p.sampling_high is not None and p.sampling_high / p.perplexity - 1 <= PRECISION for p in curve):
+    control, needed = expected_losses(losses, plan), [0, 0]
+    for length in plan.context_lengths:
+        windows, expected = (window_sums(values, plan, length, 0, None) for values in (losses, control))
+        later = (windows.number > 0) & (windows.tokens > 0)
+        mean = windows.nll[later].sum() / windows.tokens[later].sum()
+        for place, known in enumerate((expected.nll, mean * windows.tokens)):
+            deviation = (windows.nll - known)[later] / windows.tokens[later].mean()
+            needed[place] = max(needed[place], _needed(deviation, units))
+    return needed[0], needed[1]
+
+
+def _needed(deviation: np.ndarray, units: int) -> int:
+    """Windows to draw where neighbours spread as these do, which follow one another."""
+    number = PER_BLOCK
+    while True:
+        number = PER_BLOCK * math.ceil((number + 1) * 1.01 / PER_BLOCK)
+        parts = min(max(len(deviation) * number // (PER_BLOCK * units), 1), len(deviation) // 2)
+        variance = np.mean([np.var(block, ddof=1) for block in np.array_split(deviation, parts)])
+        error = np.sqrt(variance / number * max(1 - number / units, 0.0))
+        if student.ppf(0.975, number // PER_BLOCK) * error <= np.log1p(PRECISION):
             return number
-        number = int(number * 1.1 / 2) * 2 + 2
-    sys.exit(f"{run} has only {sample.units:,} windows beside first ones, too few for an interval of ±{PRECISION:.1%}")
 
 
 def main() -> None:
@@ -211,7 +286,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
     with torch.inference_mode():
-        shapes, differences, plan, lengths = compare(arguments)
+        shapes, disjoint, differences, plan, lengths = compare(arguments)
     repetitions = range(arguments.windows)
     engine = [sum(shape.count * shape.engine[r] for shape in shapes) for r in repetitions]
     plain = [sum(shape.count * shape.plain[r] for shape in shapes) for r in repetitions]
@@ -234,14 +309,22 @@ def main() -> None:
         "arguments": {key: str(value) if isinstance(value, Path) else value for key, value in vars(arguments).items()},
     }  # fmt: skip
     if arguments.losses:
-        drawn = windows_for_precision(arguments.losses)
-        share = min(1.0, drawn / sum(shape.count for shape in shapes if shape.later))
-        sampled = [
-            sum(shape.count * shape.engine[r] * (share if shape.later else 1) for shape in shapes) for r in repetitions
-        ]
-        faster = [slow / fast for slow, fast in zip(plain, sampled, strict=True)]
-        rows.append((f"lit_pi, {drawn:,} windows drawn for ±{PRECISION:.1%}", sampled, faster))
-        record |= {"windows_drawn": drawn, "sampled_seconds": sampled, "sampled_ratios": faster}
+        later = sum(shape.count for shape in shapes if shape.later)
+        for control, drawn in zip((True, False), windows_for_precision(arguments.losses, later), strict=True):
+            share = min(1.0, (drawn + PILOT_WINDOWS) / later)
+            sampled = [
+                sum(shape.count * shape.engine[r] * (share if shape.later else 1) for shape in shapes)
+                + (disjoint.whole[r] + disjoint.pilot[r] if control else 0.0)
+                for r in repetitions
+            ]
+            faster = [slow / fast for slow, fast in zip(plain, sampled, strict=True)]
+            label = f"lit_pi, {drawn:,} of {later:,} windows for ±{PRECISION:.1%}"
+            label += ", all disjoint ones and the pilot" if control else " without disjoint ones, and the pilot"
+            rows.append((label, sampled, faster))
+            record["sampled" if control else "sampled_without_disjoint"] = {
+                "windows_drawn": drawn, "of": later, "seconds": sampled, "ratios": faster
+            }  # fmt: skip
+        record |= {"disjoint_seconds": disjoint.whole, "disjoint_seconds_of_the_pilot": disjoint.pilot}
     table = [
         f"{record['device']}, torch {record['torch']}, {record['threads']} threads; size {arguments.size} in "
         f"{arguments.dtype}; {arguments.documents} documents of {arguments.document_tokens:,} tokens; context lengths "

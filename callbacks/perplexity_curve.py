@@ -18,7 +18,7 @@ from lit_pi.evaluation.perplexity import Perplexities, measure
 from lit_pi.evaluation.position_figure import position_figure
 from lit_pi.evaluation.report.perplexity import protocol_note
 from lit_pi.evaluation.score_tables import write_documents, write_tokens
-from lit_pi.evaluation.token_scores import TokenScores
+from lit_pi.evaluation.token_scores import TokenScores, series_of
 from lit_pi.module import LitLlama
 
 
@@ -37,7 +37,7 @@ class PerplexityCurve(EvaluationCallback[Perplexity, TokenScores]):
 
     def metric(self, evaluation: Perplexity) -> TokenScores:
         """An empty store of losses."""
-        return TokenScores(evaluation.series, evaluation.lengths.tolist())
+        return TokenScores(series_of(evaluation.plans), evaluation.lengths.tolist())
 
     def add(self, metric: TokenScores, outputs: dict[str, Any], batch: ScoringBatch) -> None:
         """Add a batch of windows."""

@@ -14,6 +14,8 @@ def only(losses: TokenLosses, plan: WindowPlan, sample: Sample) -> TokenLosses:
     nll = {}
     for series, values in losses.nll.items():
         nll[series] = values.copy()
+        if series.scheme != plan.scheme:
+            continue
         for document, length in enumerate(np.diff(losses.offsets).tolist()):
             bounds = plan.bounds(series.context_length, length) + losses.offsets[document]
             for number, (start, stop) in enumerate(itertools.pairwise(bounds)):

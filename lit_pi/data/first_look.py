@@ -18,7 +18,7 @@ from lit_pi.batches import ScoringBatch
 from lit_pi.data.evaluations.perplexity import Perplexity, WindowBatches
 from lit_pi.data.ranks import data_ranks
 from lit_pi.evaluation.pilot import windows_needed
-from lit_pi.evaluation.token_scores import TokenScores
+from lit_pi.evaluation.token_scores import TokenScores, series_of
 
 PROBE_SHARE = 0.03
 """A probe may read this share of the evaluation's tokens."""
@@ -60,7 +60,8 @@ def settle_windows(trainer: Trainer, name: str, evaluation: Perplexity, tokenize
         return
     ranks = data_ranks(trainer)
     batches = evaluation.pilot_batches(name, tokenizer, ranks.size, pilot)
-    scores = TokenScores(evaluation.series, evaluation.lengths.tolist()).to(trainer.strategy.root_device)
+    plans = (evaluation.plan, *evaluation.plan.disjoint())
+    scores = TokenScores(series_of(plans), evaluation.lengths.tolist()).to(trainer.strategy.root_device)
     scores.process_group = ranks.group
     own = range(ranks.rank, len(batches), ranks.size)
     with scoring(trainer) as score:

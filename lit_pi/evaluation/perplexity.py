@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lit_pi.evaluation.control import expected_losses
 from lit_pi.evaluation.definitions import DEFINITIONS, Definition, Floats, WindowSums, sum_by
 from lit_pi.evaluation.document_intervals import ratio, ratio_difference
 from lit_pi.evaluation.sampling import Sample, Totals
@@ -122,6 +123,9 @@ def measure(
 ) -> Perplexities:
     """Derive every figure; context lengths of which no window was run are left out.
 
+    Where windows were drawn, and disjoint ones of the same context lengths scored beside them, figures are estimated
+    from the differences of both.
+
     Args:
         losses: of the tokens of all documents.
         plans: the sliding windows, and others that were scored beside them.
@@ -133,6 +137,7 @@ def measure(
     totals, positions = [], {}
     # A model that has diverged has infinite losses, which have no interval.
     with np.errstate(invalid="ignore", over="ignore"):
+        control = expected_losses(losses, sliding) if sample is not None and len(plans) > 1 else None
         for plan in plans:
             drawn = sample if plan is sliding else None
             for length in plan.context_lengths:
@@ -142,9 +147,16 @@ def measure(
                 series = Series(plan.scheme, length)
                 # Weights are of no use where a run was cut short.
                 whole = drawn if drawn is not None and _whole(windows, drawn) else None
-                totals.append(_series_totals(series, windows, whole, len(losses.offsets) - 1))
+                by_token, expected = None, windows
+                if whole is not None:
+                    expected = _as_first_windows(windows)
+                    if control is not None:
+                        known = window_sums(control, plan, length, common_from, token_bytes)
+                        if known.run.all():  # not so where the model has diverged
+                            by_token, expected = control.nll[series], known
+                totals.append(_series_totals(series, windows, whole, expected, len(losses.offsets) - 1))
                 if plan is sliding:
-                    positions[length] = by_position(losses, series, windows, weights_of(windows, whole))
+                    positions[length] = by_position(losses, series, windows, weights_of(windows, whole), by_token)
         definitions = {name: points for name in DEFINITIONS if (points := [*_points(name, totals)])}
         return Perplexities(_curve(definitions, totals), definitions, _gains(totals), positions, totals)
 
@@ -153,7 +165,9 @@ def _whole(windows: WindowSums, sample: Sample) -> bool:
     return bool((windows.run == sample.includes(windows.document, windows.number)).all())
 
 
-def _series_totals(series: Series, windows: WindowSums, sample: Sample | None, documents: int) -> SeriesTotals:
+def _series_totals(
+    series: Series, windows: WindowSums, sample: Sample | None, expected: WindowSums, documents: int
+) -> SeriesTotals:
     def scored(values: Floats) -> Floats:
         return sum_by(windows.document, values * windows.run, documents)
 
@@ -163,24 +177,31 @@ def _series_totals(series: Series, windows: WindowSums, sample: Sample | None, d
         scored(windows.nll),
         None if windows.bytes is None else scored(windows.bytes),
         {
-            name: _totals(definition, windows, sample, documents)
+            name: _totals(definition, windows, sample, expected, documents)
             for name, definition in DEFINITIONS.items()
             if definition.scheme == series.scheme and not (name == "bits_per_byte" and windows.bytes is None)
         },
     )
 
 
-def _totals(definition: Definition, windows: WindowSums, sample: Sample | None, documents: int) -> Totals:
+def _totals(
+    definition: Definition, windows: WindowSums, sample: Sample | None, expected: WindowSums, documents: int
+) -> Totals:
     y, x = definition.contribution(windows)
     if sample is None:
         y, x = (sum_by(windows.document, np.where(windows.run, values, 0.0), documents) for values in (y, x))
         return Totals(y, x, 0.0)
-    census = windows.number == 0
-    if x[census].any():
-        expected = y[census].sum() / x[census].sum()
-    else:  # first windows hold no common tokens
-        expected = windows.nll[census].sum() / windows.tokens[census].sum()
-    return sample.totals(y, x, windows.document, windows.number, float(expected), documents)
+    return sample.totals(y, definition.contribution(expected)[0], x, windows.document, windows.number, documents)
+
+
+def _as_first_windows(windows: WindowSums) -> WindowSums:
+    """Windows whose tokens all lose what those of first windows do on average."""
+    first = windows.number == 0
+    mean = windows.nll[first].sum() / windows.tokens[first].sum()
+    # Of first windows, those of the longest context length alone hold common tokens.
+    common = windows.common_tokens[first].sum()
+    common_mean = windows.common_nll[first].sum() / common if common else mean
+    return windows._replace(nll=mean * windows.tokens, common_nll=common_mean * windows.common_tokens)
 
 
 def _points(name: str, totals: Sequence[SeriesTotals]) -> list[Point]:

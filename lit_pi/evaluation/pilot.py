@@ -6,6 +6,7 @@ import numpy as np
 from scipy.stats import chi2
 from scipy.stats import t as student
 
+from lit_pi.evaluation.control import expected_losses
 from lit_pi.evaluation.sampling import PER_BLOCK, Sample
 from lit_pi.evaluation.token_scores import TokenLosses
 from lit_pi.evaluation.window_sums import window_sums
@@ -23,22 +24,23 @@ def windows_needed(losses: TokenLosses, plan: WindowPlan, pilot: Sample, precisi
     """How many windows to draw beside first ones, or as many as there are.
 
     Args:
-        losses: of the pilot's windows.
+        losses: of the pilot's windows, and of the disjoint ones that hold what they score.
         plan: of the windows.
         pilot: what was drawn of them.
         precision: half the width of the 95 % interval of all windows' perplexity, over that perplexity, at every
             context length.
     """
-    needed = SMALLEST
+    needed, expected = SMALLEST, expected_losses(losses, plan)
     for length in plan.context_lengths:
         windows = window_sums(losses, plan, length, 0, None)
         drawn = windows.run & (windows.number > 0)
         if not drawn.any():
             continue
-        mean = windows.nll[drawn].sum() / windows.tokens[drawn].sum()
-        deviation = np.where(drawn, windows.nll - mean * windows.tokens, 0.0)
+        deviation = np.where(drawn, windows.nll - window_sums(expected, plan, length, 0, None).nll, 0.0)
         blocks = len(pilot.sizes)
         variance = pilot.variance(deviation, windows.document, windows.number)
+        if not math.isfinite(variance):  # the model has diverged, which no number of windows changes
+            continue
         variance *= blocks / chi2.ppf(1 - CERTAINTY, blocks)
         target = math.log1p(precision) * windows.tokens.sum()
         while needed < pilot.units and _half_width(needed, pilot.units, variance) > target:

@@ -1,6 +1,6 @@
 """The one store that every figure is derived from: a loss for each document, token and context length."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from lit_pi.batches import IGNORE, Scheme, Span
+from lit_pi.evaluation.windows import WindowPlan
 
 
 class Series(NamedTuple):
@@ -22,6 +23,11 @@ class Series(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.scheme}_{self.context_length}"
+
+
+def series_of(plans: Iterable[WindowPlan]) -> list[Series]:
+    """What windows of plans give each token a loss for."""
+    return [Series(plan.scheme, length) for plan in plans for length in plan.context_lengths]
 
 
 class TokenLosses(NamedTuple):

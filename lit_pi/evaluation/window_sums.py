@@ -69,7 +69,9 @@ def window_sums(
     )  # fmt: skip
 
 
-def by_position(losses: TokenLosses, series: Series, windows: WindowSums, weights: Floats) -> list[Bucket]:
+def by_position(
+    losses: TokenLosses, series: Series, windows: WindowSums, weights: Floats, expected: NDArray[np.float32] | None
+) -> list[Bucket]:
     """Mean loss by position in the document, in buckets that grow by a factor of the square root of 2.
 
     Args:
@@ -77,21 +79,27 @@ def by_position(losses: TokenLosses, series: Series, windows: WindowSums, weight
         series: whose losses to average.
         windows: of that series.
         weights: how many windows each stands for.
+        expected: nats of each token, from which those of windows that were run differ, if known.
     """
     lengths = np.diff(losses.offsets)
-    edges = _edges(int(lengths.max()))
+    edges = position_edges(int(lengths.max()))
     position = np.concatenate([np.arange(length) for length in lengths])
     bucket = np.searchsorted(edges, position, side="right") - 1
     weight = np.zeros(len(position))
     # The tokens that no window scores are each document's first ones.
     unscored = (lengths - sum_by(windows.document, windows.tokens, len(lengths))).astype(np.int64)
-    weight[position >= np.repeat(unscored, lengths)] = np.repeat(weights, windows.tokens.astype(np.int64))
-    values = losses.nll[series]
+    held = position >= np.repeat(unscored, lengths)
+    weight[held] = np.repeat(weights, windows.tokens.astype(np.int64))
+    values, size = losses.nll[series], len(edges) - 1
     scored = ~np.isnan(values) & (weight > 0)
-    bucket, weight, values = bucket[scored], weight[scored], values[scored]
-    size = len(edges) - 1
-    counts = np.bincount(bucket, minlength=size)
-    totals, weighed = np.bincount(bucket, weight * values, size), np.bincount(bucket, weight, size)
+
+    def sums(of: NDArray[np.bool_], amounts: NDArray | None = None) -> NDArray:
+        return np.bincount(bucket[of], None if amounts is None else amounts[of], size)
+
+    counts, weighed = sums(scored), sums(scored, weight)
+    totals = sums(scored, weight * values)
+    if expected is not None:
+        totals, weighed = sums(scored, weight * (values - expected)) + sums(held, expected), sums(held)
     return [
         Bucket(int(edges[place]), int(edges[place + 1]), float(totals[place] / weighed[place]), int(counts[place]))
         for place in np.flatnonzero(counts)
@@ -104,7 +112,8 @@ def weights_of(windows: WindowSums, sample: Sample | None) -> Floats:
     return np.asarray(windows.run * drawn, np.float64)
 
 
-def _edges(longest: int) -> NDArray[np.int64]:
+def position_edges(longest: int) -> NDArray[np.int64]:
+    """Where buckets of positions begin, and the end of the last, `longest`; they grow by the square root of 2."""
     powers = np.round(2 ** (np.arange(2 * int(np.ceil(np.log2(longest + 1))) + 1) / 2)).astype(np.int64)
     return np.unique(np.concatenate(([0], powers[powers < longest], [longest])))
 

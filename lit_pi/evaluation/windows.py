@@ -57,6 +57,11 @@ class Shape(NamedTuple):
         """Positions whose next token is scored for some context length, ascending."""
         return np.unique(np.concatenate([np.array(positions, np.int64) for _, positions in self.positions]))
 
+    def tokens(self, begin: int) -> list[slice]:
+        """Which tokens of a document the window that begins there scores, for each context length."""
+        shift = begin + 1 - self.bos
+        return [slice(positions.start + shift, positions.stop + shift) for _, positions in self.positions]
+
     def spans(self) -> tuple[Span, ...]:
         """Which of `scored` belong to each context length."""
         scored = self.scored()
@@ -105,6 +110,24 @@ class WindowPlan:
             WindowPlan([length], _largest_stride(length, self.bos), self.bos, "disjoint")
             for length in self.context_lengths
         ]
+
+    def disjoint_holding(self, windows: dict[Shape, list[Window]], tokens: Sequence[int]) -> dict[Shape, list[Window]]:
+        """The disjoint windows, by shape, of documents of so many tokens each that hold what the given ones score."""
+        scored = [np.zeros(length, bool) for length in tokens]
+        for shape, given in windows.items():
+            for document, begin in given:
+                for part in shape.tokens(begin):
+                    scored[document][part] = True
+
+        def holds(shape: Shape, window: Window) -> bool:
+            return any(scored[window.document][part].any() for part in shape.tokens(window.begin))
+
+        return {
+            shape: found
+            for plan in self.disjoint()
+            for shape, group in plan.group(tokens).items()
+            if (found := [window for window in group if holds(shape, window)])
+        }
 
     def bounds(self, context_length: int, tokens: int) -> NDArray[np.int64]:
         """Where in a document the windows' scored tokens begin: window k scores tokens `[bounds[k], bounds[k + 1])`.

@@ -229,7 +229,9 @@ def test_a_sample_of_windows_stands_for_all(
         assert ("30 of 47 later windows, seed 0" in printed) == (name == "sampled")
         assert "a forward for each context length, on which DynamicNTK depends" in printed
     (full,), (sampled,), (everything,) = (records(tmp_path / name) for name in ("full", "sampled", "all"))
-    assert sampled["protocol"]["sampling"] == {"num_windows": 30, "of": 47, "seed": 0}
+    estimate = "differences from disjoint windows"
+    assert sampled["protocol"]["sampling"] == {"num_windows": 30, "of": 47, "seed": 0, "estimate": estimate}
+    assert sampled["protocol"]["disjoint"] and "disjoint" in sampled["definitions"]
     assert sampled["protocol"]["windows_fingerprint"] == full["protocol"]["windows_fingerprint"]
     assert everything["curve"] == full["curve"] and everything["protocol"]["sampling"] is None
     assert not sampled["partial"]
@@ -257,7 +259,8 @@ def test_a_pilot_finds_how_many_windows_a_precision_takes(tmp_path: Path) -> Non
     given = data(tmp_path / "texts", context_lengths=[16, 32], stride=5, batch_size=8, num_windows=drawn)
     trainer(tmp_path / "given").test(module, given, verbose=False)
     (asked,), (told,) = records(tmp_path / "asked"), records(tmp_path / "given")
-    assert 32 <= drawn < 531 and asked["protocol"]["sampling"] == {"num_windows": drawn, "of": 531, "seed": 0}
+    sampling = asked["protocol"]["sampling"]
+    assert 32 <= drawn < 531 and (sampling["num_windows"], sampling["of"], sampling["seed"]) == (drawn, 531, 0)
     assert asked["protocol"]["sampling_precision"] == 0.01
     assert asked["definitions"] == told["definitions"] and not asked["partial"]
     for point in asked["curve"]:

@@ -168,19 +168,29 @@ def test_context_gain_is_on_the_same_tokens() -> None:
         assert gain.low is not None and gain.high is not None and 0 < gain.low < gain.gain < gain.high < 0.3
 
 
-def test_sampled_windows_estimate_every_definition_without_bias() -> None:
+def uneven(plans: list[WindowPlan], lengths: list[int]) -> TokenLosses:
+    """Losses of which each pass has a part of its own."""
+    losses, chance = gathered(plans, lengths), np.random.default_rng(0)
+    return losses._replace(
+        nll={series: nll + chance.normal(0, 0.2, len(nll)).astype(np.float32) for series, nll in losses.nll.items()}
+    )
+
+
+@pytest.mark.parametrize("disjoint", [False, True])
+def test_sampled_windows_estimate_every_definition_without_bias(disjoint: bool) -> None:
     plan, lengths = WindowPlan(CONTEXT_LENGTHS, 3, "every"), [25, 200, 90, 150]
+    plans = [plan, *(plan.disjoint() if disjoint else [])]
     counts = np.array([plan.count(8, length) for length in lengths])
     token_bytes = [np.full(length, 1.5) for length in lengths]
-    full = measure(gathered([plan], lengths), [plan], None, token_bytes)
-    names = [(name, place) for name, points in full.definitions.items() for place in range(len(points))]
+    losses = uneven(plans, lengths)
+    full = measure(losses, plans, None, token_bytes)
+    names = [(name, place) for name in full.definitions if name != "disjoint" for place in range(3)]
     assert len(names) == 6 * 3
     errors = {name: [] for name in names}
     held = {name: [] for name in names}
-    losses = gathered([plan], lengths)
     for seed in range(200):
         sample = Sample(counts, 60, seed)
-        found = measure(only(losses, plan, sample), [plan], sample, token_bytes)
+        found = measure(only(losses, plan, sample), plans, sample, token_bytes)
         for name, place in names:
             point, truth = found.definitions[name][place], full.definitions[name][place].value
             errors[name, place].append(
@@ -194,6 +204,36 @@ def test_sampled_windows_estimate_every_definition_without_bias() -> None:
         else:
             assert abs(np.mean(found)) < 4 * np.std(found) / math.sqrt(200), key
             assert 0.88 <= np.mean(held[key]) <= 1, key  # 200 draws: 0.95 less 4.5 standard errors
+
+
+def test_disjoint_windows_make_figures_of_a_sample_more_exact() -> None:
+    plan, lengths = WindowPlan(CONTEXT_LENGTHS, 3, "every"), [400, 300]
+    plans = [plan, *plan.disjoint()]
+    losses = uneven(plans, lengths)
+    full, counts = measure(losses, plans), np.array([plan.count(8, length) for length in lengths])
+    truth = [bucket.token_nll for buckets in full.positions.values() for bucket in buckets]
+    widths, errors = [], []
+    for seed in range(20):
+        sample = Sample(counts, 120, seed)
+        found = [measure(only(losses, plan, sample), used, sample) for used in ([plan], plans)]
+        widths.append([[math.log(point.sampling_high / point.perplexity) for point in run.curve] for run in found])
+        errors.append([[bucket.token_nll for buckets in run.positions.values() for bucket in buckets] for run in found])
+    plain, close = np.mean(widths, axis=0)
+    assert (close < plain / 2).all()
+    plain, close = np.sqrt(np.square(np.array(errors) - truth).mean(axis=(0, 2)))
+    assert close < plain / 2
+
+
+def test_a_model_that_diverges_is_estimated_all_the_same() -> None:
+    plan, lengths = WindowPlan([8, 12], 3, "every"), [200]
+    plans = [plan, *plan.disjoint()]
+    losses = gathered(plans, lengths)
+    for length in (8, 12):
+        losses.nll[Series("disjoint", length)][60:70] = np.inf
+    sample = Sample(np.array([plan.count(8, 200)]), 20, 0)
+    found = measure(only(losses, plan, sample), plans, sample)
+    for point in found.curve:
+        assert point.sampling_low < point.perplexity < point.sampling_high
 
 
 def test_a_run_of_the_sample_is_what_the_loader_plans() -> None:

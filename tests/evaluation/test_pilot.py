@@ -7,7 +7,7 @@ from sampled import only
 from lit_pi.evaluation.perplexity import measure
 from lit_pi.evaluation.pilot import PILOT_WINDOWS, windows_needed
 from lit_pi.evaluation.sampling import Sample
-from lit_pi.evaluation.token_scores import Series, TokenLosses
+from lit_pi.evaluation.token_scores import TokenLosses, series_of
 from lit_pi.evaluation.windows import WindowPlan
 
 PLAN = WindowPlan([32, 64], 8, "every")
@@ -17,14 +17,16 @@ COUNTS = np.array([PLAN.count(32, length) for length in LENGTHS.tolist()])
 
 @pytest.fixture(scope="module")
 def losses() -> TokenLosses:
-    """Losses that agree inside a window more than between them, and drift along documents."""
+    """Losses that agree inside a window more than between them, drift along documents, and are noisy in each pass."""
     chance, offsets = np.random.default_rng(0), np.concatenate(([0], np.cumsum(LENGTHS)))
     place = np.arange(offsets[-1])
     level = 2 + np.repeat(chance.normal(0, 0.3, len(place) // 10 + 1), 10)[: len(place)] + place / len(place)
-    nll = {length: level + chance.exponential(0.5, len(place)) - length / 500 for length in (32, 64)}
-    return TokenLosses(
-        offsets, {Series("sliding", length): values.astype(np.float32) for length, values in nll.items()}
-    )
+    noise = chance.exponential(0.5, len(place))
+    nll = {
+        series: (level + noise + chance.normal(0, 0.5, len(place))).astype(np.float32)
+        for series in series_of([PLAN, *PLAN.disjoint()])
+    }
+    return TokenLosses(offsets, nll)
 
 
 @pytest.mark.parametrize("precision", [0.03, 0.02])
@@ -34,7 +36,7 @@ def test_intervals_are_as_narrow_as_asked(losses: TokenLosses, precision: float)
         pilot = Sample(COUNTS, PILOT_WINDOWS, seed)
         numbers.append(windows_needed(only(losses, PLAN, pilot), PLAN, pilot, precision))
         sample = Sample(COUNTS, numbers[-1], seed)
-        for point in measure(only(losses, PLAN, sample), [PLAN], sample).curve:
+        for point in measure(only(losses, PLAN, sample), [PLAN, *PLAN.disjoint()], sample).curve:
             assert point.sampling_high is not None
             narrow.append(point.sampling_high / point.perplexity - 1 <= precision)
     assert np.mean(narrow) >= 0.75  # a pilot of 64 windows is right with probability 0.8

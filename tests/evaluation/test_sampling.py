@@ -31,7 +31,7 @@ def test_every_outcome_of_a_small_draw_averages_to_all_windows() -> None:
     for one, other in itertools.product(itertools.combinations(range(3), 2), itertools.combinations(range(3, 7), 2)):
         sample.chosen[:] = False
         sample.chosen[[*one, *other]] = True
-        totals = sample.totals(y, x, document, number, 20 / 9, 1)
+        totals = sample.totals(y, 20 / 9 * x, x, document, number, 1)
         assert totals.x == pytest.approx(x.sum())
         estimates.append(totals.y[0])
         variances.append((totals.half_width * x.sum() / 4.302652729911275) ** 2)  # Student's, of 2 degrees of freedom
@@ -54,11 +54,31 @@ def test_intervals_hold_the_full_value_and_are_unbiased() -> None:
     errors, held = [], []
     for seed in range(1000):
         sample = Sample(DOCUMENTS, 40, seed)
-        totals = sample.totals(y, x, document, number, expected, len(DOCUMENTS))
+        totals = sample.totals(y, expected * x, x, document, number, len(DOCUMENTS))
         errors.append(totals.y.sum() / totals.x.sum() - full)
         held.append(abs(errors[-1]) <= totals.half_width)
     assert abs(np.mean(errors)) < 4 * np.std(errors) / np.sqrt(1000)
     assert 0.93 <= np.mean(held) <= 0.97
+
+
+def test_expectations_that_are_close_narrow_the_interval_by_what_they_leave() -> None:
+    document, number, x, y = windows()
+    chance, later = np.random.default_rng(5), number > 0
+    known = y + x * chance.normal(0.1, 0.02, len(x))  # off by a tenth of a nat on average, which is no bias
+    full, plain, halves, errors, held = y.sum() / x.sum(), y[number == 0].sum() / x[number == 0].sum(), [], [], []
+    for seed in range(1000):
+        sample = Sample(DOCUMENTS, 40, seed)
+        found = [sample.totals(y, expected, x, document, number, len(DOCUMENTS)) for expected in (plain * x, known)]
+        halves.append([totals.half_width for totals in found])
+        errors.append(found[1].y.sum() / found[1].x.sum() - full)
+        held.append(abs(errors[-1]) <= halves[-1][1])
+    assert abs(np.mean(errors)) < 4 * np.std(errors) / np.sqrt(1000)
+    assert 0.93 <= np.mean(held) <= 0.97
+    # Spread between neighbours, of which the draw takes blocks of 5 or 6.
+    blocks = [np.array_split((y - expected)[later], 20) for expected in (plain * x, known)]
+    plainly, closely = (np.sqrt(np.mean([np.var(block, ddof=1) for block in parts])) for parts in blocks)
+    root = np.sqrt(np.square(halves).mean(axis=0))
+    assert root[1] / root[0] == pytest.approx(closely / plainly, rel=0.1) and closely < plainly / 4
 
 
 def test_the_number_drawn_and_the_rest() -> None:
@@ -79,6 +99,6 @@ def test_all_windows_are_no_estimate() -> None:
     for num_windows in (102, 103, 5000):
         sample = Sample(DOCUMENTS, num_windows, seed=0)
         assert sample.complete and sample.includes(document, number).all()
-        totals = sample.totals(y, x, document, number, 1.0, len(DOCUMENTS))
+        totals = sample.totals(y, x, x, document, number, len(DOCUMENTS))
         assert totals.half_width == 0
         assert totals.y == pytest.approx(np.bincount(document, y), rel=1e-12)

@@ -9,7 +9,7 @@ import torch
 from lit_pi.batches import IGNORE
 from lit_pi.data.evaluations.perplexity import WindowBatches
 from lit_pi.errors import UserError
-from lit_pi.evaluation.windows import Bos, WindowPlan, plan_batches
+from lit_pi.evaluation.windows import Bos, Shape, Window, WindowPlan, plan_batches
 
 BOS_ID = 1000
 Scored = dict[tuple[int, int], tuple[int, ...]]
@@ -101,3 +101,26 @@ def test_longest_windows_come_first() -> None:
     lengths = [shape.length for shape, _ in planned]
     assert lengths == sorted(lengths, reverse=True)
     assert torch.tensor(lengths).unique().tolist() == [4, 16]
+
+
+@pytest.mark.parametrize("bos", ["every", "first", "none"])
+def test_disjoint_windows_that_hold_what_others_score(bos: Bos) -> None:
+    """They are those with a token in common, of every context length, and no others."""
+    plan, tokens = WindowPlan([6, 14], 3, bos), [40, 5, 33]
+
+    def scored(shape: Shape, window: Window) -> set[tuple[int, int]]:
+        end = min(window.begin + shape.length - shape.bos, tokens[window.document])
+        places = {place + 1 - shape.bos for _, positions in shape.positions for place in positions}
+        return {(window.document, window.begin + place) for place in places if window.begin + place < end}
+
+    given = {shape: windows[1::4] for shape, windows in plan.group(tokens).items()}
+    wanted = set().union(*(scored(shape, window) for shape, windows in given.items() for window in windows))
+    found = plan.disjoint_holding(given, tokens)
+    for disjoint in plan.disjoint():
+        for shape, windows in disjoint.group(tokens).items():
+            assert found.get(shape, []) == [window for window in windows if scored(shape, window) & wanted]
+    assert (
+        0
+        < sum(map(len, found.values()))
+        < sum(len(group) for p in plan.disjoint() for group in p.group(tokens).values())
+    )

@@ -19,7 +19,6 @@ from lit_pi.errors import UserError, check_at_least
 from lit_pi.evaluation.definitions import Floats
 from lit_pi.evaluation.pilot import PILOT_WINDOWS
 from lit_pi.evaluation.sampling import PER_BLOCK, Sample
-from lit_pi.evaluation.token_scores import Series
 from lit_pi.evaluation.windows import Bos, Shape, Window, WindowPlan, plan_batches
 
 
@@ -39,7 +38,8 @@ class Perplexity(Evaluation):
         context_lengths: positions of a window (tokens); all are measured in one run.
         stride: tokens from one window to the next (256 in Chen et al. 2023, section 3.2).
         bos: whether `<bos>` stands before every window, each document's first one, or none.
-        disjoint: score windows that do not overlap too, as a definition of its own (see `WindowPlan.disjoint`).
+        disjoint: score windows that do not overlap too, as a definition of its own (see `WindowPlan.disjoint`). They
+            are always scored where windows are drawn, so that these have only to say how much they differ from them.
         batch_size: windows of one forward.
         max_documents: how many documents to measure, a random choice; None for all.
         max_tokens: tokens of a document that are measured, from its start; None for all.
@@ -87,7 +87,7 @@ class Perplexity(Evaluation):
         self.corpus = corpus
         self.split: Split = split
         self.plan = WindowPlan(context_lengths, stride, bos)
-        self.plans = [self.plan, *(self.plan.disjoint() if disjoint else ())]
+        self.disjoint = disjoint
         self.batch_size = batch_size
         self.max_documents = max_documents
         self.max_tokens = max_tokens
@@ -101,9 +101,9 @@ class Perplexity(Evaluation):
         self.sample: Sample | None = None
 
     @property
-    def series(self) -> list[Series]:
-        """What each token gets a loss for."""
-        return [Series(plan.scheme, length) for plan in self.plans for length in plan.context_lengths]
+    def plans(self) -> list[WindowPlan]:
+        """The sliding windows, and disjoint ones where they are asked for or windows are drawn."""
+        return [self.plan, *(self.plan.disjoint() if self.disjoint or self.sample is not None else ())]
 
     def prepare(self, tokenizer: PreTrainedTokenizerFast) -> None:
         """Open the token store and choose the documents.
@@ -150,11 +150,12 @@ class Perplexity(Evaluation):
     def pilot_batches(
         self, name: str, tokenizer: PreTrainedTokenizerFast, world_size: int, pilot: Sample
     ) -> "WindowBatches":
-        """The windows of a pilot, without first ones."""
-        groups = self.plan.group(self.lengths.tolist())
+        """The windows of a pilot, without first ones, and the disjoint ones that hold what they score."""
+        lengths = self.lengths.tolist()
+        groups = self.plan.group(lengths)
         later = {shape: [window for window in windows if window.begin > 0] for shape, windows in groups.items()}
         drawn = {shape: self._drawn(windows, pilot) for shape, windows in later.items() if windows}
-        return self._batches(name, drawn, tokenizer, world_size)
+        return self._batches(name, drawn | self.plan.disjoint_holding(drawn, lengths), tokenizer, world_size)
 
     def _sample(self, num_windows: int) -> Sample:
         shortest = self.plan.context_lengths[0]
@@ -220,6 +221,7 @@ class Perplexity(Evaluation):
             "disjoint": len(self.plans) > 1,
             "sampling": None if sample is None else {
                 "num_windows": sample.num_windows, "of": sample.units, "seed": self.seed,
+                "estimate": "differences from disjoint windows",
             },
             "sampling_precision": self.precision,
             "windows_fingerprint": self._fingerprint(),
@@ -236,8 +238,8 @@ class Perplexity(Evaluation):
         """Of the windows from which a sample may have been drawn."""
         assert self.store is not None
         origin = [self.store.manifest[key]["fingerprint"] for key in ("corpus", "tokenizer")]
-        plans = [[plan.scheme, plan.context_lengths, plan.stride, plan.bos] for plan in self.plans]
-        what = [*origin, plans, self.documents.tolist(), self.lengths.tolist()]
+        plan = [self.plan.context_lengths, self.plan.stride, self.plan.bos]
+        what = [*origin, plan, self.documents.tolist(), self.lengths.tolist()]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 

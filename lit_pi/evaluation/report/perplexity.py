@@ -58,7 +58,8 @@ def protocol_note(protocol: dict[str, Any]) -> str:
         else f"a forward for each context length, on which {protocol['position']['class']} depends",
     ]
     if (sampling := protocol["sampling"]) is not None:
-        facts.append(f"{sampling['num_windows']:,} of {sampling['of']:,} later windows, seed {sampling['seed']}")
+        drawn = f"{sampling['num_windows']:,} of {sampling['of']:,} later windows, seed {sampling['seed']}"
+        facts.append(f"{drawn}: estimated by {sampling['estimate']}")
     return "; ".join(facts)
 
 
