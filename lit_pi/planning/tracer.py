@@ -117,7 +117,9 @@ class Tracer:
         ]
         with self._fake, ledger:
             ledger.own(Part.WEIGHTS, parameters)
-            for start in (False, True):
+            ledger.own(Part.OPTIMIZER, _tensors(self._optimizer))
+            # The first step makes states, and gradients that the second one accumulates into.
+            for start in (False, True) if self._accumulates or not self._optimizer.state else (True,):
                 if start:
                     ledger.start()
                 with ledger.phase(Part.ACTIVATIONS, {Part.WORKSPACE: forward}):

@@ -14,7 +14,7 @@ from transformers import LlamaConfig
 
 from lit_pi.cli import LitPiCLI
 from lit_pi.data import LongContextData
-from lit_pi.models import FromScratch, LoRA, Pretrained
+from lit_pi.models import FromScratch, LoRA, Pretrained, linear_cross_entropy
 from lit_pi.models.activation_checkpointing import ActivationCheckpointing
 from lit_pi.module import LitLlama
 from lit_pi.parallel import FSDP2
@@ -50,13 +50,15 @@ def tracer(
     return Tracer(Trainer(**options), module, LongContextData(packing=packing))
 
 
-def test_states_and_products_are_what_they_are_by_hand() -> None:
+@pytest.mark.parametrize("chunks", [1, 2])
+def test_states_and_products_are_what_they_are_by_hand(chunks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear_cross_entropy, "LOGITS", TOKENS * VOCABULARY // chunks)
     trace = tracer().step(TOKENS)
     assert trace.peak[Part.WEIGHTS] == 4 * PARAMETERS
     moments = 2 * trace.peak[Part.WEIGHTS]
     assert moments <= trace.peak[Part.OPTIMIZER] < moments + 1000
-    # Backward twice the forward; logits are computed again there (linear_cross_entropy).
-    products = 3 * 2 * TOKENS * (LAYERS * LAYER + VOCABULARY * HIDDEN) + 2 * TOKENS * VOCABULARY * HIDDEN
+    # Backward twice the forward; logits of several chunks are computed again there.
+    products = 3 * 2 * TOKENS * (LAYERS * LAYER + VOCABULARY * HIDDEN) + (chunks - 1) * 2 * TOKENS * VOCABULARY * HIDDEN
     assert trace.work[Work.PRODUCTS] == products
     # Dao 2023 (FlashAttention-2), section 4.1: 4 T^2 d a head forward, 2.5 times that backward, half of it causal.
     assert trace.work[Work.ATTENTION] == pytest.approx(LAYERS * 3.5 * 4 * TOKENS**2 * HIDDEN / 2)
