@@ -53,4 +53,4 @@ class ActivationCheckpointing:
         """Checkpoint the layers of a model, in place; under `auto`, as its first step runs."""
         mode: Mode = ("full" if on_gpu else "none") if self.mode == "auto" else self.mode
         for layer in model.layer_forwards[:: self.every_n_layers]:
-            layer.mode, layer.offload = mode, self.offload
+            layer.mode, layer.offload, layer.pin = mode, self.offload, on_gpu

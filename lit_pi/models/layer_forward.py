@@ -53,6 +53,7 @@ class LayerForward:
     Attributes:
         mode: of checkpointing, where gradients are wanted.
         offload: keep in the CPU's memory until the backward pass what is kept.
+        pin: in memory that GPUs read directly.
         compiled: run as one graph, the same for all layers; not while decoding with a cache, under attention rules, or
             where sequences are split over ranks.
         scored: positions to compute alone, where that is exact; only the last layer may leave out others.
@@ -61,7 +62,7 @@ class LayerForward:
 
     def __init__(self, layer: nn.Module, rotary: RotaryEmbedding) -> None:
         self.mode: Mode = "none"
-        self.offload = False
+        self.offload = self.pin = False
         self.compiled = False
         self.scored: Int[Tensor, " scored"] | None = None
         self.measure: Callable[[int], None] | None = None
@@ -79,7 +80,7 @@ class LayerForward:
         if not torch.is_grad_enabled():
             return self._run("none", hidden_states, *args, **kwargs)
         before = torch.cuda.memory_allocated() if self.measure is not None else 0
-        with KeptOnCpu() if self.offload else nullcontext():
+        with KeptOnCpu(self.pin) if self.offload else nullcontext():
             output = self._run(self.mode, hidden_states, *args, **kwargs)
         if self.measure is not None:
             self.measure(torch.cuda.memory_allocated() - before)

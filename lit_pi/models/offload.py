@@ -1,5 +1,6 @@
 """Activations that wait for the backward pass in the CPU's memory."""
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -30,17 +31,20 @@ class KeptOnCpu(saved_tensors_hooks):
     """What autograd keeps of the operations inside is moved to the CPU, and back when the backward pass asks for it.
 
     As torch's `save_on_cpu`, in pieces: a host's memory then holds almost twice as much.
+
+    Args:
+        pin: take memory that GPUs read directly.
     """
 
-    def __init__(self) -> None:
-        super().__init__(_pack, _unpack)
+    def __init__(self, pin: bool) -> None:
+        super().__init__(partial(_pack, pin=pin), _unpack)
 
 
-def _pack(tensor: Tensor) -> Kept:
+def _pack(tensor: Tensor, pin: bool) -> Kept:
     order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
     ordered, pieces = tensor.permute(order), []
     for piece in ordered.reshape(-1).split(PIECE // tensor.element_size()):
-        kept = torch.empty(piece.shape, dtype=piece.dtype, pin_memory=tensor.is_cuda)
+        kept = torch.empty(piece.shape, dtype=piece.dtype, pin_memory=pin)
         pieces.append(kept.copy_(piece))
     return Kept(tensor.device, order, ordered.shape, pieces)
 

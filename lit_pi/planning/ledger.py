@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
@@ -81,18 +81,17 @@ class Ledger(TorchDispatchMode):
 
     def own(self, part: Part, tensors: Iterable[Tensor]) -> None:
         """Book tensors for a part, whatever they were booked for."""
-        for tensor in tensors:
-            storage = tensor.untyped_storage()
+        for storage in (storage for tensor in tensors for storage in _storages(tensor)):
             before = self._booked.get(storage._cdata)
             if before is None:
-                self._book(storage, part)
+                self._book(storage, part, storage.nbytes())
             else:
                 self._now[before[0]] -= before[1]
                 self._now[part] += before[1]
                 self._booked[storage._cdata] = part, before[1]
 
-    def _book(self, storage: torch.UntypedStorage, part: Part) -> None:
-        place, size = storage._cdata, storage.nbytes()
+    def _book(self, storage: torch.UntypedStorage, part: Part, size: int) -> None:
+        place = storage._cdata
         self._booked[place] = part, size
         self._now[part] += size
         weakref.finalize(storage, self._free, place)
@@ -113,10 +112,13 @@ class Ledger(TorchDispatchMode):
         made = function(*args, **kwargs)
         fresh = False
         for tensor in tree_leaves(made):
-            if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in self._booked:
-                logits = tensor.dim() > 1 and tensor.shape[-1] == self._vocabulary
-                self._book(tensor.untyped_storage(), Part.LOGITS if logits else self._default)
-                fresh = True
+            for storage in _storages(tensor) if isinstance(tensor, Tensor) else ():
+                if storage._cdata not in self._booked:
+                    logits = tensor.dim() > 1 and tensor.shape[-1] == self._vocabulary
+                    # Pinned memory is the host's, beside a GPU that is traced.
+                    size = 0 if kwargs.get("pin_memory") else storage.nbytes()
+                    self._book(storage, Part.LOGITS if logits else self._default, size)
+                    fresh = True
         self._count(function, args, kwargs, made, fresh)
         return made
 
@@ -130,3 +132,12 @@ class Ledger(TorchDispatchMode):
         elif fresh or function._schema.is_mutable:
             tensors = (each for each in tree_leaves((args, kwargs, made)) if isinstance(each, Tensor))
             self.work[Work.MEMORY] += sum(each.numel() * each.element_size() for each in tensors)
+
+
+def _storages(tensor: Tensor) -> Iterator[torch.UntypedStorage]:
+    """Of a tensor, or of those that one is made of, as an optimizer's quantised states are."""
+    if is_traceable_wrapper_subclass(tensor):
+        for name in tensor.__tensor_flatten__()[0]:
+            yield from _storages(getattr(tensor, name))
+    else:
+        yield tensor.untyped_storage()

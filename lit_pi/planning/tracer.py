@@ -77,6 +77,11 @@ class Tracer:
         self._device = self._strategy.root_device
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         self.model = self._build(weights)
+        # Some optimizers make tables when they first step on many weights, of numbers that fake tensors do not have.
+        sample = nn.Parameter(torch.zeros(4096, dtype=weights))
+        sample.grad = torch.zeros_like(sample)
+        with torch.compiler.set_stance("force_eager"):
+            module.make_optimizer([sample]).step()
         with self._fake:
             _materialise(self.model)
             self._optimizer: Optimizer = module.make_optimizer(
@@ -115,7 +120,7 @@ class Tracer:
             each.register_post_accumulate_grad_hook(lambda done: ledger.own(Part.GRADIENTS, [_gradient(done)]))
             for each in trained
         ]
-        with self._fake, ledger:
+        with self._fake, ledger, torch.compiler.set_stance("force_eager"):
             ledger.own(Part.WEIGHTS, parameters)
             ledger.own(Part.OPTIMIZER, _tensors(self._optimizer))
             # The first step makes states, and gradients that the second one accumulates into.

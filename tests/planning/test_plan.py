@@ -34,6 +34,7 @@ PARAMETERS = LAYERS * (LAYER + 2 * HIDDEN) + 2 * VOCABULARY * HIDDEN + HIDDEN
 def tracer(
     position: PositionStrategy | None = None,
     checkpointing: str = "none",
+    offload: bool = False,
     packing: str = "concatenated",
     **trainer: object,
 ) -> Tracer:
@@ -44,7 +45,7 @@ def tracer(
     module = LitLlama(
         FromScratch(config=config),
         position or Extrapolate(),
-        activation_checkpointing=ActivationCheckpointing(checkpointing),
+        activation_checkpointing=ActivationCheckpointing(checkpointing, offload=offload),
     )
     options = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False} | trainer
     return Tracer(Trainer(**options), module, LongContextData(packing=packing))
@@ -79,6 +80,14 @@ def test_checkpointing_and_documents_are_seen() -> None:
     assert full < kept < everything < masked
     # Outputs and a logarithm a query and head; the layer that runs again at the peak has its own either way.
     assert kept - full == (LAYERS - 1) * LONG * (HIDDEN + HEADS) * 4
+
+
+def test_what_waits_in_pinned_memory_is_the_hosts() -> None:
+    kept, offloaded = (tracer(checkpointing="full", offload=waits) for waits in (False, True))
+    for layer in offloaded.model.layer_forwards:
+        layer.pin = True  # as beside a GPU
+    expected = kept.step(LONG).peak[Part.ACTIVATIONS] - LAYERS * LONG * HIDDEN * 4
+    assert offloaded.step(LONG).peak[Part.ACTIVATIONS] == pytest.approx(expected, rel=0.05)
 
 
 def test_shards_and_precision_divide_states() -> None:
