@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The measurements of docs/performance.md and docs/scale.md on one GPU of 139 GiB, each in a file of its own.
-# benchmarks/reproduce.sh OUTPUT PART...      parts: train_32k train_32k_more train_8k train_2k score packing curves longest fits
-# A part takes 1 to 6 minutes, `longest` 9; one that fails does not stop the others.
+# benchmarks/reproduce.sh OUTPUT PART...
+# Parts: train_32k train_32k_more train_8k train_2k score packing curves longest fits. Each takes 1 to 6 minutes,
+# `longest` 9; one that fails does not stop the others.
 set -u
 output=$1
 shift
