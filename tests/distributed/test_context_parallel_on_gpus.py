@@ -50,6 +50,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, texts: Path) -> Path:
                 run = folder / f"{name}-{dtype}-{gpus}"
                 words.append([
                     "fit", "--trainer.accelerator=gpu", "--trainer.enable_progress_bar=false",
+                    "--model.compile_layers=false",
                     "--model.llm=FromScratch", f"--model.llm.config={CONFIG}", *own,
                     "--model.optimizer=SGD", "--model.optimizer.lr=0.5", "--data.train=TextFiles",
                     f"--data.train.train={texts / 'train'}", "--data.context_length=1000", "--data.batch_size=2",
