@@ -251,7 +251,7 @@ def test_mistakes_are_one_sentence_and_status_2(refused: Callable[..., str], tmp
         (*fit, "--data.batch_size=0"): "batch_size of data is 0: it must be 1 or more",
         (*fit, "--data.num_workers=-1"): "num_workers of data is -1: it must be 0 or more",
         (*fit, config): "The hidden size (30) is not a multiple of the number of attention heads (4)",
-        (*fit, "--model.llm.size=8b"): "model.llm.size is 8b, and must be one of '2m', '7b'",
+        (*fit, "--model.llm.size=9b"): "model.llm.size is 9b, and must be one of '2m', '7b'",
         (*fit, f"--config={broken}"): f"{broken} is not valid YAML",
         ("fit", "--config=nowhere.yaml"): "nowhere.yaml, and there is no such file or preset",
         (*fit, "--ckpt_path=nowhere.ckpt"): "there is no checkpoint nowhere.ckpt",
