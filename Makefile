@@ -39,7 +39,7 @@ demo: $(INSTALLED)  ## Extend a small model's context on this machine (under 5 m
 	@echo "Dashboards: $(BIN)/tensorboard --logdir $(DEMO)"
 
 test: $(INSTALLED)  ## Run all tests (under 15 minutes on 2 cores).
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses logical --dist loadfile
 
 lint: $(INSTALLED)  ## Check style and types.
 	$(BIN)/ruff check .
