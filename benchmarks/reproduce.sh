@@ -20,7 +20,7 @@ for part in "$@"; do
     train_32k) $train --steps 4 --rows "stock transformers" bf16 float8 --output "$output/$part.json" ;;
     train_32k_more) $train --steps 4 --rows "bf16, 8-bit states" "bf16, float32 weights" \
         "bf16, Liger kernels, not compiled" litgpt --output "$output/$part.json" ;;
-    train_8k) $train --context-length 8192 --batch-size 4 --accumulate 2 --steps 3 --rows "stock transformers" bf16 \
+    train_8k) $train --context-length 8192 --batch-size 2 --accumulate 4 --steps 3 --rows "stock transformers" bf16 \
         --output "$output/$part.json" ;;
     train_2k) $train --context-length 2048 --batch-size 8 --accumulate 4 --steps 4 --rows bf16 \
         --output "$output/$part.json" ;;

@@ -17,6 +17,9 @@ from lit_pi.batches import IGNORE
 RING_KERNELS = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
 """Kernels whose parts torch's ring attention merges."""
 
+ALIGNMENT = 32
+"""Positions of which a chunk has a multiple: the memory-efficient kernel rounds its log-sum-exp up to it."""
+
 
 class SequenceSplit:
     """Which positions of the sequences at hand this rank computes, and how it learns what the others have.
@@ -41,7 +44,7 @@ class SequenceSplit:
     ) -> None:
         self.mesh = mesh
         self._seq, ranks, device = position_ids.shape[1], mesh.size(), position_ids.device
-        chunk = self._chunk = math.ceil(self._seq / (2 * ranks))
+        chunk = self._chunk = math.ceil(self._seq / (2 * ranks * ALIGNMENT)) * ALIGNMENT
         self._padding = 2 * ranks * chunk - self._seq
         chunks = torch.arange(2 * ranks * chunk, device=device).view(2 * ranks, chunk)
         by_rank = torch.stack((chunks[:ranks], chunks[ranks:].flip(0)), dim=1).view(ranks, 2 * chunk)
