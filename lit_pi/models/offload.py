@@ -1,5 +1,6 @@
 """Activations that wait for the backward pass in the CPU's memory."""
 
+from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -16,12 +17,14 @@ class Kept(NamedTuple):
 
     Attributes:
         device: where it was.
+        dtype: of its elements.
         order: its dimensions from the largest stride to the smallest: compiled functions want their strides back.
         shape: in that order.
         pieces: flat.
     """
 
     device: torch.device
+    dtype: torch.dtype
     order: list[int]
     shape: torch.Size
     pieces: list[Tensor]
@@ -43,14 +46,20 @@ class KeptOnCpu(saved_tensors_hooks):
 def _pack(tensor: Tensor, pin: bool) -> Kept:
     order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
     ordered, pieces = tensor.permute(order), []
-    for piece in ordered.reshape(-1).split(PIECE // tensor.element_size()):
+    for piece in _pieces(ordered.reshape(-1)):
         kept = torch.empty(piece.shape, dtype=piece.dtype, pin_memory=pin)
         pieces.append(kept.copy_(piece))
-    return Kept(tensor.device, order, ordered.shape, pieces)
+    return Kept(tensor.device, tensor.dtype, order, ordered.shape, pieces)
 
 
 def _unpack(kept: Kept) -> Tensor:
-    whole = torch.empty(kept.shape.numel(), dtype=kept.pieces[0].dtype, device=kept.device)
-    for place, piece in zip(whole.split(PIECE // whole.element_size()), kept.pieces, strict=True):
+    whole = torch.empty(kept.shape.numel(), dtype=kept.dtype, device=kept.device)
+    for place, piece in zip(_pieces(whole), kept.pieces, strict=True):
         place.copy_(piece, non_blocking=True)
     return whole.view(kept.shape).permute([kept.order.index(dim) for dim in range(len(kept.order))])
+
+
+def _pieces(flat: Tensor) -> Iterator[Tensor]:
+    """Views of at most `PIECE` bytes; none of an empty tensor, which fake tensors cannot split."""
+    size = PIECE // flat.element_size()
+    return (flat[start : start + size] for start in range(0, len(flat), size))

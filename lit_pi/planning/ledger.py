@@ -2,7 +2,7 @@
 
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any
@@ -124,14 +124,20 @@ class Ledger(TorchDispatchMode):
 
     def _count(self, function: Any, args: Any, kwargs: Any, made: Any, fresh: bool) -> None:
         if function is ATTENTION_FORWARD:
-            self.work[Work.ATTENTION] += sdpa_flop_count(*(each.shape for each in args[:3])) // 2
+            self.work[Work.ATTENTION] += sdpa_flop_count(*_ungrouped(args[:3])) // 2
         elif function is ATTENTION_BACKWARD:
-            self.work[Work.ATTENTION] += sdpa_backward_flop_count(*(each.shape for each in args[:4])) // 2
+            self.work[Work.ATTENTION] += sdpa_backward_flop_count(*_ungrouped(args[:4])) // 2
         elif (formula := flop_registry.get(function._overloadpacket)) is not None:
             self.work[Work.PRODUCTS] += formula(*args, **kwargs, out_val=made)
         elif fresh or function._schema.is_mutable:
             tensors = (each for each in tree_leaves((args, kwargs, made)) if isinstance(each, Tensor))
             self.work[Work.MEMORY] += sum(each.numel() * each.element_size() for each in tensors)
+
+
+def _ungrouped(tensors: Sequence[Tensor]) -> Iterator[tuple[int, ...]]:
+    """Shapes in attention, those of keys and values with as many heads as queries have: torch 2.11 counts no groups."""
+    heads = max(each.shape[1] for each in tensors)
+    return ((each.shape[0], heads, *each.shape[2:]) for each in tensors)
 
 
 def _storages(tensor: Tensor) -> Iterator[torch.UntypedStorage]:

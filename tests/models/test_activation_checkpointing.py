@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from strategies import STRATEGIES
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -178,3 +179,12 @@ def test_what_waits_on_the_cpu_comes_back_as_it_was(monkeypatch: pytest.MonkeyPa
         back = product.grad_fn._saved_other
         assert torch.equal(back, tensor)
         assert back.stride() == tensor.stride() or not any(tensor is each for each in dense)
+
+
+def test_nothing_waits_on_the_cpu_for_an_empty_tensor() -> None:
+    """Kernels of attention keep some, also as `plan` traces them."""
+    with FakeTensorMode():
+        empty = torch.empty(0, 3)
+        with offload.KeptOnCpu(pin=False):
+            product = torch.empty(0, 3, requires_grad=True) * empty
+        assert product.grad_fn._saved_other.shape == empty.shape
