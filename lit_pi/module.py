@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LinearLR, LRScheduler
 
 from lit_pi.batches import IGNORE, Generated, GenerationBatch, ScoringBatch, Span, TrainingBatch
 from lit_pi.errors import UserError
+from lit_pi.malloc import keep_freed_memory
 from lit_pi.models import LanguageModel, ModelSource, Pretrained
 from lit_pi.models.activation_budget import ActivationBudget
 from lit_pi.models.activation_checkpointing import ActivationCheckpointing
@@ -131,6 +132,8 @@ class LitLlama(LightningModule):
         if self.float8 is not None:
             use_float8(self.model, self.float8, device)
         on_gpu = device.type == "cuda"
+        if device.type == "cpu":
+            keep_freed_memory()
         self.activation_checkpointing.install(self.model, on_gpu)
         for layer in self.model.layer_forwards:
             layer.compiled = on_gpu if self.compile_layers is None else self.compile_layers

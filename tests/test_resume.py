@@ -14,11 +14,11 @@ from lit_pi.models import Pretrained
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-STEPS = ["--trainer.max_steps=40", "--checkpoint.every_n_train_steps=4", "--trainer.limit_val_batches=0"]
+STEPS = ["--trainer.max_steps=200", "--checkpoint.every_n_train_steps=20", "--trainer.limit_val_batches=0"]
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    return torch.load(run / "checkpoints" / "step-000040.ckpt", weights_only=True)["state_dict"]
+    return torch.load(run / "checkpoints" / "step-000200.ckpt", weights_only=True)["state_dict"]
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +37,12 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     checkpoints = tmp_path / "checkpoints"
     deadline = time.monotonic() + 120
-    while not list(checkpoints.glob("step-00000[48].ckpt")) and time.monotonic() < deadline:
+    while not list(checkpoints.glob("step-0000[24]0.ckpt")) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(how)
     process.wait(timeout=60)
     reached = max(path.name for path in checkpoints.glob("*.ckpt"))
-    assert reached < "step-000040.ckpt"
+    assert reached < "step-000200.ckpt"
 
     with pytest.raises(Exception, match=r"continue it with --ckpt_path last"):
         LitPiCLI(["fit", *tiny, *STEPS, where])
@@ -117,6 +117,6 @@ def test_one_runs_result_is_the_next_ones_start(tmp_path: Path, tiny: list[str],
 
 def test_a_checkpoint_of_another_architecture_is_refused(tmp_path: Path, tiny: list[str], uninterrupted: Path) -> None:
     other = [*tiny, "--model.llm.config.hidden_size=48", f"--trainer.default_root_dir={tmp_path}"]
-    checkpoint = uninterrupted / "checkpoints" / "step-000040.ckpt"
+    checkpoint = uninterrupted / "checkpoints" / "step-000200.ckpt"
     with pytest.raises(Exception, match=r"another architecture: .* is .* x 32 there and .* x 48 in the model"):
         LitPiCLI(["test", *other, f"--ckpt_path={checkpoint}"])

@@ -1,7 +1,5 @@
 """What a run needs while it runs."""
 
-import ctypes
-import gc
 import time
 from pathlib import Path
 from typing import Any
@@ -12,10 +10,10 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from lit_pi.errors import UserError
+from lit_pi.malloc import return_freed_memory
 
 _PROCESS = Path("/proc/self")
 _RESET_PEAK = "5"  # proc(5), /proc/pid/clear_refs
-_MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of malloc.h
 
 
 class StepMeter(Callback):
@@ -45,7 +43,7 @@ class StepMeter(Callback):
         if pl_module.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(pl_module.device)
             return
-        _return_freed_memory()
+        return_freed_memory()
         try:
             (_PROCESS / "clear_refs").write_text(_RESET_PEAK)
         except OSError as error:
@@ -77,15 +75,6 @@ def _resident(field: str) -> int:
     lines = (_PROCESS / "status").read_text().splitlines()
     (kilobytes,) = (line.split()[1] for line in lines if line.startswith(f"{field}:"))
     return int(kilobytes) * 1024
-
-
-def _return_freed_memory() -> None:
-    """Have glibc give back what is free, and take blocks of tensors from the system one by one, as with large ones."""
-    gc.collect()
-    library = ctypes.CDLL(None)
-    if hasattr(library, "malloc_trim"):
-        library.malloc_trim(0)
-        library.mallopt(_MMAP_THRESHOLD, 2**17)
 
 
 def _local(tensor: Tensor) -> Tensor:
