@@ -163,7 +163,7 @@ def draw(arguments: argparse.Namespace, found: dict[str, dict[str, Any]], path: 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="step", ylabel=f"loss minus {BASE} (nats), mean of {width} steps")
     axes.set_yscale("symlog", linthresh=1e-3)
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside upper center", ncols=4, fontsize="small")
     figure.savefig(path, dpi=150)
 
 

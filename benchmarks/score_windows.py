@@ -9,8 +9,9 @@ FlashAttention-2 on GPUs, on stock transformers. Both sides score the same windo
 compared. Of each shape of window a few are run; times of all windows are extrapolated from them by exact counts. The
 engine is also timed with a pass for each context length, and the share of it that one pass takes is set beside that of
 operations. With `--losses`, the directory of a run of all windows that were scored beside disjoint ones (`disjoint:
-true`), it is added how many windows a 95 % interval of half a per cent takes, with disjoint windows as a control and
-without, and the ratio when only those are run, the disjoint windows and the pilot included.
+true`), it is added how many windows a 95 % interval of half a per cent takes, with disjoint windows of the longest
+context length, of every one or of none as a control, and the ratio when only those are run, the disjoint windows and
+the pilot included.
 """
 
 import argparse
@@ -80,9 +81,9 @@ class Measured(NamedTuple):
 
 
 class Apart(NamedTuple):
-    """Seconds of the engine for disjoint windows, by repetition: all of them, and those that a pilot needs."""
+    """Seconds of the engine for disjoint windows, by repetition: of each context length, and those a pilot needs."""
 
-    whole: list[float]
+    whole: list[list[float]]
     pilot: list[float]
 
 
@@ -157,16 +158,16 @@ def spread_out(windows: list[Window], count: int) -> list[Window]:
 
 def apart_seconds(arguments: argparse.Namespace, model: LanguageModel, inputs: Inputs, plan: WindowPlan) -> Apart:
     """Time the disjoint windows of every shape."""
-    whole, pilot = [0.0] * arguments.windows, [0.0] * arguments.windows
+    whole, pilot = [[0.0] * arguments.windows for _ in plan.context_lengths], [0.0] * arguments.windows
     tokens = inputs.lengths.tolist()
     held = plan.disjoint_holding(pilot_windows(plan, tokens, arguments.seed), tokens)
-    for disjoint in plan.disjoint():
+    for place, disjoint in enumerate(plan.disjoint()):
         for shape, windows in disjoint.group(tokens).items():
             for repetition, window in enumerate(spread_out(windows, arguments.windows), -1):
                 _, ids, targets, scored = inputs.batch(shape, window)
                 seconds, _ = timed(lambda: model(ids, targets, scored=scored), arguments.device)  # noqa: B023
                 if repetition >= 0:
-                    whole[repetition] += len(windows) * seconds / arguments.batch_size
+                    whole[place][repetition] += len(windows) * seconds / arguments.batch_size
                     pilot[repetition] += len(held.get(shape, ())) * seconds / arguments.batch_size
     return Apart(whole, pilot)
 
@@ -228,11 +229,11 @@ def compare(arguments: argparse.Namespace) -> tuple[list[Measured], Apart, dict[
     return found, apart, differences, plan, lengths
 
 
-def windows_for_precision(run: Path, units: int) -> tuple[int, int]:
+def windows_for_precision(run: Path, units: int) -> list[int]:
     """Windows of so many that give an interval of half a per cent, by a run's own losses.
 
     Returns:
-        With disjoint windows as a control, and without.
+        With disjoint windows of the longest context length as a control, of every one, and without.
     """
     record = [entry for entry in load_records(run) if entry["kind"] == "perplexity_curve"][-1]
     protocol = record["protocol"]
@@ -243,17 +244,18 @@ def windows_for_precision(run: Path, units: int) -> tuple[int, int]:
     table = pyarrow.parquet.read_table(run / record["table"].replace(".parquet", "-tokens.parquet"))
     counts = np.bincount(table["document"].to_numpy())
     plan = WindowPlan(protocol["context_lengths"], protocol["stride"], protocol["bos"])
-    nll = {series: table[str(series)].to_numpy() for series in series_of([plan, *plan.disjoint()])}
+    every = plan.disjoint()
+    nll = {series: table[str(series)].to_numpy() for series in series_of([plan, *every])}
     losses = TokenLosses(np.concatenate(([0], np.cumsum(counts))), nll)
-    control, needed = expected_losses(losses, plan), [0, 0]
+    controls, needed = [expected_losses(losses, plan, disjoint) for disjoint in (every[-1:], every)], [0, 0, 0]
     for length in plan.context_lengths:
-        windows, expected = (window_sums(values, plan, length, 0, None) for values in (losses, control))
+        windows, *expected = (window_sums(values, plan, length, 0, None) for values in (losses, *controls))
         later = (windows.number > 0) & (windows.tokens > 0)
         mean = windows.nll[later].sum() / windows.tokens[later].sum()
-        for place, known in enumerate((expected.nll, mean * windows.tokens)):
+        for place, known in enumerate((*(each.nll for each in expected), mean * windows.tokens)):
             deviation = (windows.nll - known)[later] / windows.tokens[later].mean()
             needed[place] = max(needed[place], _needed(deviation, units))
-    return needed[0], needed[1]
+    return needed
 
 
 def _needed(deviation: np.ndarray, units: int) -> int:
@@ -310,20 +312,21 @@ def main() -> None:
     }  # fmt: skip
     if arguments.losses:
         later = sum(shape.count for shape in shapes if shape.later)
-        for control, drawn in zip((True, False), windows_for_precision(arguments.losses, later), strict=True):
+        seconds = [disjoint.whole[-1], [sum(passes) for passes in zip(*disjoint.whole, strict=True)], None]
+        names = ["disjoint ones of the longest context length", "disjoint ones of every context length", "none"]
+        record["sampled"] = {}
+        needed = windows_for_precision(arguments.losses, later)
+        for name, beside, drawn in zip(names, seconds, needed, strict=True):
             share = min(1.0, (drawn + PILOT_WINDOWS) / later)
             sampled = [
                 sum(shape.count * shape.engine[r] * (share if shape.later else 1) for shape in shapes)
-                + (disjoint.whole[r] + disjoint.pilot[r] if control else 0.0)
+                + (beside[r] + disjoint.pilot[r] if beside else 0.0)
                 for r in repetitions
             ]
             faster = [slow / fast for slow, fast in zip(plain, sampled, strict=True)]
-            label = f"lit_pi, {drawn:,} of {later:,} windows for ±{PRECISION:.1%}"
-            label += ", all disjoint ones and the pilot" if control else " without disjoint ones, and the pilot"
+            label = f"lit_pi, {drawn:,} of {later:,} windows for ±{PRECISION:.1%}, beside them {name}, and the pilot"
             rows.append((label, sampled, faster))
-            record["sampled" if control else "sampled_without_disjoint"] = {
-                "windows_drawn": drawn, "of": later, "seconds": sampled, "ratios": faster
-            }  # fmt: skip
+            record["sampled"][name] = {"windows_drawn": drawn, "of": later, "seconds": sampled, "ratios": faster}
         record |= {"disjoint_seconds": disjoint.whole, "disjoint_seconds_of_the_pilot": disjoint.pilot}
     table = [
         f"{record['device']}, torch {record['torch']}, {record['threads']} threads; size {arguments.size} in "

@@ -28,6 +28,9 @@ from lit_pi.data.store import TokenStore
 from lit_pi.data.tokenizer import load_tokenizer
 from lit_pi.data.train_tokenizer import train_tokenizer
 
+PLAIN = {"add_special_tokens": False, "split_special_tokens": True}
+"""Text alone: `<s>` in a source is four characters, not the beginning of a document."""
+
 
 def write_text(path: Path, megabytes: float) -> None:
     """JSONL of so much text; no two lines are alike."""
@@ -52,7 +55,7 @@ def with_datasets(path: Path, tokenizer: PreTrainedTokenizerFast, cache: Path) -
     """A data set that is mapped."""
     text = datasets.load_dataset("json", data_files=str(path), split="train", cache_dir=str(cache))
     return text.map(
-        lambda batch: {"input_ids": tokenizer(batch["text"], add_special_tokens=False)["input_ids"]},
+        lambda batch: {"input_ids": tokenizer(batch["text"], **PLAIN)["input_ids"]},
         batched=True,
         num_proc=CORES,
         remove_columns=text.column_names,

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from lit_pi.batches import ScoringBatch
 from lit_pi.data.evaluations.perplexity import Perplexity, WindowBatches
 from lit_pi.data.ranks import data_ranks
-from lit_pi.evaluation.pilot import windows_needed
+from lit_pi.evaluation.pilot import choose
 from lit_pi.evaluation.token_scores import TokenScores, series_of
 
 PROBE_SHARE = 0.03
@@ -53,7 +53,7 @@ def scoring(trainer: Trainer) -> Iterator[Score]:
 
 
 def settle_windows(trainer: Trainer, name: str, evaluation: Perplexity, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Run a pilot, and let it say how many windows the evaluation draws for its `precision`."""
+    """Run a pilot, and let it say what the evaluation runs for its `precision`."""
     assert evaluation.precision is not None
     pilot = evaluation.pilot()
     if pilot.complete:
@@ -68,7 +68,8 @@ def settle_windows(trainer: Trainer, name: str, evaluation: Perplexity, tokenize
         for index in tqdm(own, f"Pilot of {name}", delay=DELAY, disable=not trainer.is_global_zero):
             batch: ScoringBatch = trainer.strategy.batch_to_device(batches[index])
             scores.update(batch.spans, score(batch), batch.targets, batch.scored, batch.documents, batch.begins)
-    evaluation.draw(windows_needed(scores.compute(), evaluation.plan, pilot, evaluation.precision))
+    num_windows, evaluation.control = choose(scores.compute(), evaluation.plan, pilot, evaluation.precision)
+    evaluation.draw(num_windows)
     drawn = pilot.units if evaluation.sample is None else evaluation.sample.num_windows
     rank_zero_info(
         "Pilot of %s: %d of %d later windows are run, for an interval of ±%g%%",

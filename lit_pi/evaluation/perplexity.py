@@ -123,8 +123,7 @@ def measure(
 ) -> Perplexities:
     """Derive every figure; context lengths of which no window was run are left out.
 
-    Where windows were drawn, and disjoint ones of the same context lengths scored beside them, figures are estimated
-    from the differences of both.
+    Where windows were drawn, and disjoint ones scored beside them, figures are estimated from the differences of both.
 
     Args:
         losses: of the tokens of all documents.
@@ -137,7 +136,7 @@ def measure(
     totals, positions = [], {}
     # A model that has diverged has infinite losses, which have no interval.
     with np.errstate(invalid="ignore", over="ignore"):
-        control = expected_losses(losses, sliding) if sample is not None and len(plans) > 1 else None
+        control = expected_losses(losses, sliding, plans[1:]) if sample is not None and len(plans) > 1 else None
         for plan in plans:
             drawn = sample if plan is sliding else None
             for length in plan.context_lengths:

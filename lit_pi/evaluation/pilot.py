@@ -1,6 +1,8 @@
 """How many windows make an interval as narrow as asked, judged from a few of them."""
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import chi2
@@ -20,8 +22,23 @@ CERTAINTY = 0.8
 """Probability that the pilot's windows do not make the spread look smaller than it is."""
 
 
-def windows_needed(losses: TokenLosses, plan: WindowPlan, pilot: Sample, precision: float) -> int:
-    """How many windows to draw beside first ones, or as many as there are.
+class Choice(NamedTuple):
+    """What to run.
+
+    Attributes:
+        num_windows: how many windows to draw beside first ones, or as many as there are.
+        disjoint: the windows that do not overlap to score beside them.
+    """
+
+    num_windows: int
+    disjoint: list[WindowPlan]
+
+
+def choose(losses: TokenLosses, plan: WindowPlan, pilot: Sample, precision: float) -> Choice:
+    """What reads the fewest tokens for an interval as narrow as asked.
+
+    Disjoint windows of the longest context length tell of all context lengths in one pass. Where a model fails at long
+    contexts they do not tell of short ones, and a pass for each context length is worth its price.
 
     Args:
         losses: of the pilot's windows, and of the disjoint ones that hold what they score.
@@ -30,7 +47,17 @@ def windows_needed(losses: TokenLosses, plan: WindowPlan, pilot: Sample, precisi
         precision: half the width of the 95 % interval of all windows' perplexity, over that perplexity, at every
             context length.
     """
-    needed, expected = SMALLEST, expected_losses(losses, plan)
+    every = plan.disjoint()
+    choices = [Choice(windows_needed(losses, plan, some, pilot, precision), some) for some in (every[-1:], every)]
+    tokens = int(losses.offsets[-1])
+    return min(choices, key=lambda each: each.num_windows * plan.context_lengths[-1] + len(each.disjoint) * tokens)
+
+
+def windows_needed(
+    losses: TokenLosses, plan: WindowPlan, disjoint: Sequence[WindowPlan], pilot: Sample, precision: float
+) -> int:
+    """How many windows to draw beside first ones, or as many as there are; arguments as for `choose`."""
+    needed, expected = SMALLEST, expected_losses(losses, plan, disjoint)
     for length in plan.context_lengths:
         windows = window_sums(losses, plan, length, 0, None)
         drawn = windows.run & (windows.number > 0)

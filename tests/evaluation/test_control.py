@@ -27,12 +27,16 @@ def stored(plan: WindowPlan, loss: dict[int, float] | None = None) -> TokenLosse
     return TokenLosses(offsets, nll)
 
 
+@pytest.mark.parametrize("passes", [2, 1])
 @pytest.mark.parametrize("bos", ["every", "first", "none"])
-def test_losses_that_follow_from_the_context_are_expected_as_they_are(bos: str) -> None:
-    """Whatever a token's place, what it lacks in context is added: all that is left is the width of a bucket."""
+def test_losses_that_follow_from_the_context_are_expected_as_they_are(bos: str, passes: int) -> None:
+    """Whatever a token's place, what it lacks in context is added: all that is left is the width of a bucket.
+
+    Windows of the longest context length tell of the other too, as whose first tokens theirs stand.
+    """
     plan = WindowPlan([17, 65], 8, bos)
     losses = stored(plan)
-    expected = expected_losses(losses, plan)
+    expected = expected_losses(losses, plan, plan.disjoint()[-passes:])
     for length in (17, 65):
         values = expected.nll[Series("sliding", length)]
         unscored = int(bos == "none")
@@ -50,7 +54,7 @@ def test_the_pass_that_gives_the_most_similar_context_is_asked_unless_it_fails()
     for failing, asked in (({65: 5.0}, 17), ({}, 65)):
         losses = stored(plan, failing)
         losses.nll[Series("disjoint", 65)] += noise
-        found = expected_losses(losses, plan).nll[Series("sliding", 17)][start : start + 4]
+        found = expected_losses(losses, plan, plan.disjoint()).nll[Series("sliding", 17)][start : start + 4]
         assert (np.ptp(found - noise[start : start + 4]) < 1e-5) == (asked == 65)
         losses.nll[Series("disjoint", 65)][:] = np.nan
-        assert np.isfinite(expected_losses(losses, plan).nll[Series("sliding", 17)]).all()
+        assert np.isfinite(expected_losses(losses, plan, plan.disjoint()).nll[Series("sliding", 17)]).all()

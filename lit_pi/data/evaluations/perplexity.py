@@ -39,7 +39,7 @@ class Perplexity(Evaluation):
         stride: tokens from one window to the next (256 in Chen et al. 2023, section 3.2).
         bos: whether `<bos>` stands before every window, each document's first one, or none.
         disjoint: score windows that do not overlap too, as a definition of its own (see `WindowPlan.disjoint`). They
-            are always scored where windows are drawn, so that these have only to say how much they differ from them.
+            are scored where windows are drawn too, so that these have only to say how much they differ from them.
         batch_size: windows of one forward.
         max_documents: how many documents to measure, a random choice; None for all.
         max_tokens: tokens of a document that are measured, from its start; None for all.
@@ -48,7 +48,8 @@ class Perplexity(Evaluation):
             for all. What is drawn depends on nothing but the documents, `stride` and `seed`, so strategies compare.
         precision: draw as many windows as make the 95 % interval of what all windows would give so narrow, as half its
             width over the perplexity, at every context length (0.005 for half a per cent); a pilot of a few windows
-            finds the number, which the result records. Runs that are compared need the same number: give it to both.
+            finds the number, which the result records, and whether disjoint windows of the longest context length
+            will do. Runs that are compared need the same number: give it to both.
         seed: of the choice of documents, and of windows.
         every_n_steps: during `fit`, measure at validations whose step is a multiple of this; None for all.
 
@@ -99,11 +100,14 @@ class Perplexity(Evaluation):
         self.documents = np.empty(0, np.int64)
         self.lengths = np.empty(0, np.int64)
         self.sample: Sample | None = None
+        self.control = self.plan.disjoint()
 
     @property
     def plans(self) -> list[WindowPlan]:
         """The sliding windows, and disjoint ones where they are asked for or windows are drawn."""
-        return [self.plan, *(self.plan.disjoint() if self.disjoint or self.sample is not None else ())]
+        if self.disjoint:
+            return [self.plan, *self.plan.disjoint()]
+        return [self.plan, *(self.control if self.sample is not None else ())]
 
     def prepare(self, tokenizer: PreTrainedTokenizerFast) -> None:
         """Open the token store and choose the documents.
@@ -218,7 +222,7 @@ class Perplexity(Evaluation):
             "context_lengths": list(self.plan.context_lengths),
             "stride": self.plan.stride,
             "bos": self.plan.bos,
-            "disjoint": len(self.plans) > 1,
+            "disjoint": [plan.context_lengths[0] for plan in self.plans[1:]],
             "sampling": None if sample is None else {
                 "num_windows": sample.num_windows, "of": sample.units, "seed": self.seed,
                 "estimate": "differences from disjoint windows",
