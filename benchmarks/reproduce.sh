@@ -2,7 +2,7 @@
 # The measurements of docs/performance.md and docs/scale.md on one GPU of 139 GiB, each in a file of its own.
 # benchmarks/reproduce.sh OUTPUT PART...
 # Parts: train_32k train_32k_more train_8k train_2k score packing curves longest fits. Each takes 1 to 6 minutes,
-# `longest` 9; one that fails does not stop the others.
+# `longest` 12; one that fails does not stop the others.
 set -u
 output=$1
 shift
