@@ -158,8 +158,8 @@ def draw(arguments: argparse.Namespace, found: dict[str, dict[str, Any]], path: 
     for number, (row, runs) in enumerate(shown.items()):
         for place, run in enumerate(runs):
             apart = np.convolve(np.array(run["losses"]) - bases[place], np.full(width, 1 / width), "valid")
-            style = {"color": f"C{number}", "linestyle": ["-", "--", ":", "-."][place % 4]}
-            axes.plot(steps, apart, label=row if place == 0 else None, **style)
+            label, dashes = row if place == 0 else None, ["-", "--", ":", "-."][place % 4]
+            axes.plot(steps, apart, label=label, color=f"C{number}", linestyle=dashes)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="step", ylabel=f"loss minus {BASE} (nats), mean of {width} steps")
     axes.set_yscale("symlog", linthresh=1e-3)

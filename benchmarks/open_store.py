@@ -28,11 +28,15 @@ def write_store(directory: Path, gigabytes: float) -> None:
         tokens=np.arange(documents * DOCUMENT, dtype=np.uint16),
         lengths=np.full(documents, DOCUMENT),
         document_bytes=np.full(documents, 4 * DOCUMENT),
+        prompt_tokens=np.zeros(documents, np.int64),
+        sources=["folder"] * documents,
         dropped=Counter(),
+        cut=Counter(),
     )
     with StoreWriter(directory, {"dtype": "uint16"}) as writer:
         for _ in range(round(gigabytes * 1e9 / batch.tokens.nbytes)):
             writer.append(batch)
+        writer.finish()
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from lit_pi.batches import TrainingBatch
@@ -106,7 +107,7 @@ def build(arguments: argparse.Namespace) -> LitLlama:
 
 def step(module: LitLlama, batch: TrainingBatch, dense: bool) -> tuple[float, float]:
     """Seconds and peak memory (GB; 0 without a GPU) of a forward and a backward pass."""
-    batch = TrainingBatch(*(None if tensor is None else tensor.to(module.model.llm.device) for tensor in batch))
+    batch = move_data_to_device(batch, next(module.parameters()).device)
     on_gpu = batch.input_ids.is_cuda
     module.zero_grad(set_to_none=True)
     if on_gpu:

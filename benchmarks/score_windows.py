@@ -64,7 +64,7 @@ class Measured(NamedTuple):
     """Windows of one shape.
 
     Attributes:
-        count: how many there are.
+        windows: how many there are.
         later: whether they are not their documents' first ones.
         engine: seconds of one window, by repetition.
         plain: the same of the plain loop, all context lengths together.
@@ -72,7 +72,7 @@ class Measured(NamedTuple):
         operations: of one pass, and of a pass for each context length.
     """
 
-    count: int
+    windows: int
     later: bool
     engine: list[float]
     plain: list[float]
@@ -130,7 +130,10 @@ def plain_window(stock: LlamaForCausalLM, tokens: Tensor, scored: range) -> Tens
 
 def operations(config: LlamaConfig, tokens: int, scored: int) -> float:
     """Multiplications and additions of a forward, of attention those under the causal mask."""
-    width, heads = config.hidden_size, config.num_key_value_heads / config.num_attention_heads
+    width, heads = (
+        config.hidden_size,
+        (config.num_key_value_heads or config.num_attention_heads) / config.num_attention_heads,
+    )
     weights = width * (width * (2 + 2 * heads) + 3 * config.intermediate_size)
     return config.num_hidden_layers * 2 * tokens * (weights + width * tokens) + 2 * width * config.vocab_size * scored
 
@@ -141,13 +144,16 @@ class Inputs:
     def __init__(self, arguments: argparse.Namespace, vocab_size: int) -> None:
         self.batch_size, self.device = arguments.batch_size, arguments.device
         self.lengths = np.full(arguments.documents, arguments.document_tokens)
-        self._documents = Documents(min(len(self.lengths), 2), arguments.document_tokens, vocab_size, arguments.seed)
+        self._documents: Any = Documents(
+            min(len(self.lengths), 2), arguments.document_tokens, vocab_size, arguments.seed
+        )
 
     def batch(self, shape: Shape, window: Window) -> tuple[ScoringBatch, Tensor, Tensor, Tensor]:
         """A batch of copies of a window, and its tokens, targets and scored positions."""
         planned = [(shape, (window,) * self.batch_size)]
         batch = WindowBatches("x", self._documents, np.arange(2), self.lengths[:2], 1, planned)[0]
-        return batch, *(part.to(self.device) for part in (batch.input_ids, batch.targets, batch.scored))
+        ids, targets, scored = (part.to(self.device) for part in (batch.input_ids, batch.targets, batch.scored))
+        return batch, ids, targets, scored
 
 
 def spread_out(windows: list[Window], count: int) -> list[Window]:
@@ -190,14 +196,19 @@ def compare(arguments: argparse.Namespace) -> tuple[list[Measured], Apart, dict[
     inputs = Inputs(arguments, stock.config.vocab_size)
     lengths = inputs.lengths
     shapes: dict[Shape, list[Window]] = plan.group(lengths.tolist())
-    found, losses = [], {length: ([], []) for length in plan.context_lengths}
+    found: list[Measured] = []
+    losses: dict[int, tuple[list[float], list[tuple[float, int]]]] = {
+        length: ([], []) for length in plan.context_lengths
+    }
     for shape, windows in shapes.items():
-        times: tuple[list[float], ...] = ([], [], [])
+        engine: list[float] = []
+        plain: list[float] = []
+        separate: list[float] = []
         for repetition, window in enumerate(spread_out(windows, arguments.windows)):  # the first one warms up
             batch, ids, targets, scored = inputs.batch(shape, window)
             whole = torch.cat([ids[0], targets[0, -1:].clamp(min=0)])
             seconds, token_nll = timed(lambda: model(ids, targets, scored=scored), arguments.device)  # noqa: B023
-            spent = apart = 0.0
+            spent = one_by_one = 0.0
             for span, (length, positions) in zip(batch.spans, shape.positions, strict=True):
                 # A window that reaches the document's end scores fewer.
                 positions = range(positions.start, min(positions.stop, int(batch.lengths[0]) - 1))
@@ -205,13 +216,13 @@ def compare(arguments: argparse.Namespace) -> tuple[list[Measured], Apart, dict[
                 spent += once
                 part, size = slice(span.start, span.stop), min(length, shape.length)
                 step = lambda: model(ids[:, :size], targets[:, part], scored=scored[part])  # noqa: B023, E731
-                apart += timed(step, arguments.device)[0]
+                one_by_one += timed(step, arguments.device)[0]
                 losses[length][0].append(token_nll[0, span.start : span.start + len(positions)].sum().item())
                 losses[length][1].append((expected.sum().item(), len(positions)))
             if repetition:
-                times[0].append(seconds / arguments.batch_size)
-                times[1].append(spent)
-                times[2].append(apart / arguments.batch_size)
+                engine.append(seconds / arguments.batch_size)
+                plain.append(spent)
+                separate.append(one_by_one / arguments.batch_size)
         work = (
             operations(stock.config, shape.length, len(shape.scored())),
             sum(
@@ -219,7 +230,7 @@ def compare(arguments: argparse.Namespace) -> tuple[list[Measured], Apart, dict[
                 for length, positions in shape.positions
             ),
         )
-        found.append(Measured(len(windows), windows[0].begin > 0, *times, work))
+        found.append(Measured(len(windows), windows[0].begin > 0, engine, plain, separate, work))
         print(f"{shape.length} tokens: {len(windows)} windows, {found[-1]}", file=sys.stderr)
     differences = {
         length: (sum(ours) - sum(nll for nll, _ in theirs)) / sum(count for _, count in theirs)
@@ -290,18 +301,18 @@ def main() -> None:
     with torch.inference_mode():
         shapes, disjoint, differences, plan, lengths = compare(arguments)
     repetitions = range(arguments.windows)
-    engine = [sum(shape.count * shape.engine[r] for shape in shapes) for r in repetitions]
-    plain = [sum(shape.count * shape.plain[r] for shape in shapes) for r in repetitions]
-    apart = [sum(shape.count * shape.apart[r] for shape in shapes) for r in repetitions]
+    engine = [sum(shape.windows * shape.engine[r] for shape in shapes) for r in repetitions]
+    plain = [sum(shape.windows * shape.plain[r] for shape in shapes) for r in repetitions]
+    apart = [sum(shape.windows * shape.apart[r] for shape in shapes) for r in repetitions]
     ratios, ratios_apart = ([slow / fast for slow, fast in zip(plain, times, strict=True)] for times in (engine, apart))
-    one, each = (sum(shape.count * shape.operations[way] for shape in shapes) for way in (0, 1))
+    one, each = (sum(shape.windows * shape.operations[way] for shape in shapes) for way in (0, 1))
     predicted, measured = one / each, statistics.median(once / five for once, five in zip(engine, apart, strict=True))
     rows = [
         ("plain loop", plain, [1.0] * len(plain)),
         ("lit_pi, a pass for each context length", apart, ratios_apart),
         ("lit_pi, one pass", engine, ratios),
     ]
-    windows = sum(shape.count for shape in shapes)
+    windows = sum(shape.windows for shape in shapes)
     record: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if arguments.device == "cuda" else "CPU",
         "torch": torch.__version__, "threads": torch.get_num_threads(), "windows": windows,
@@ -311,7 +322,7 @@ def main() -> None:
         "arguments": {key: str(value) if isinstance(value, Path) else value for key, value in vars(arguments).items()},
     }  # fmt: skip
     if arguments.losses:
-        later = sum(shape.count for shape in shapes if shape.later)
+        later = sum(shape.windows for shape in shapes if shape.later)
         seconds = [disjoint.whole[-1], [sum(passes) for passes in zip(*disjoint.whole, strict=True)], None]
         names = ["disjoint ones of the longest context length", "disjoint ones of every context length", "none"]
         record["sampled"] = {}
@@ -319,7 +330,7 @@ def main() -> None:
         for name, beside, drawn in zip(names, seconds, needed, strict=True):
             share = min(1.0, (drawn + PILOT_WINDOWS) / later)
             sampled = [
-                sum(shape.count * shape.engine[r] * (share if shape.later else 1) for shape in shapes)
+                sum(shape.windows * shape.engine[r] * (share if shape.later else 1) for shape in shapes)
                 + (beside[r] + disjoint.pilot[r] if beside else 0.0)
                 for r in repetitions
             ]
