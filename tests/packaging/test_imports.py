@@ -9,6 +9,7 @@ MAY_IMPORT = {
     "errors": set(),
     "batches": set(),
     "hub": set(),
+    "malloc": set(),
     "positions": {"errors"},
     "theory": {"positions"},
     "evaluation": {"errors", "batches"},
@@ -16,8 +17,8 @@ MAY_IMPORT = {
     "models": {"errors", "hub", "batches", "positions"},
     "parallel": {"errors", "positions", "models"},
     "export": {"errors", "positions", "models", "data", "evaluation"},
-    "module": {"errors", "positions", "models", "parallel", "batches"},
-    "planning": {"errors", "batches", "data", "models", "parallel", "module"},
+    "module": {"errors", "positions", "models", "parallel", "batches", "malloc"},
+    "planning": {"errors", "batches", "data", "models", "parallel", "module", "malloc"},
     "callbacks": {
         "errors",
         "batches",
