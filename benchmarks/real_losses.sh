@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Losses of all windows of real text, from which `score_windows.py --losses OUTPUT/losses` counts how many have to be drawn.
-# benchmarks/real_losses.sh TRAIN TEST OUTPUT     # text, JSONL or Parquet of long documents; 7 minutes on one H200
+# benchmarks/real_losses.sh TRAIN TEST OUTPUT     # text, JSONL or Parquet of long documents; on a GPU
 # A model of 58 million parameters is trained at 2,048 tokens, extended to 32,768 by Position Interpolation, and tested.
 set -eu
 train=$1

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The measurements of docs/performance.md and docs/scale.md on one GPU of 139 GiB, each in a file of its own.
 # benchmarks/reproduce.sh OUTPUT PART...
-# Parts: train_32k train_32k_more train_8k train_2k score packing curves longest fits. Each takes 1 to 6 minutes,
-# `longest` 12; one that fails does not stop the others.
+# Parts: train_32k train_32k_more train_8k train_2k score packing curves longest fits. Most take 1 to 5 minutes,
+# `longest` over 10; one that fails does not stop the others.
 set -u
 output=$1
 shift

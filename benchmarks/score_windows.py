@@ -130,11 +130,9 @@ def plain_window(stock: LlamaForCausalLM, tokens: Tensor, scored: range) -> Tens
 
 def operations(config: LlamaConfig, tokens: int, scored: int) -> float:
     """Multiplications and additions of a forward, of attention those under the causal mask."""
-    width, heads = (
-        config.hidden_size,
-        (config.num_key_value_heads or config.num_attention_heads) / config.num_attention_heads,
-    )
-    weights = width * (width * (2 + 2 * heads) + 3 * config.intermediate_size)
+    width, heads = config.hidden_size, config.num_attention_heads
+    groups = (config.num_key_value_heads or heads) / heads
+    weights = width * (width * (2 + 2 * groups) + 3 * config.intermediate_size)
     return config.num_hidden_layers * 2 * tokens * (weights + width * tokens) + 2 * width * config.vocab_size * scored
 
 

@@ -32,7 +32,6 @@ from lit_pi.models.lora import LoRA, check_complete
 from lit_pi.models.provenance import KEY
 from lit_pi.models.rotary import RotaryEmbedding
 from lit_pi.models.rule_attention import RULE_ATTENTION
-from lit_pi.models.sequence_split import has_ring
 from lit_pi.parallel import FSDP2, mean_over_ranks
 from lit_pi.positions import (
     Contiguous,
@@ -191,7 +190,7 @@ class LitLlama(LightningModule):
         packed = FLEX_ATTENTION if blocks else self.attention_kernel(masked=True)
         rank_zero_info(f"Attention: {self.attention_kernel()}; {packed} where a sequence holds several documents.")
         if self.model.sequence_mesh is not None:
-            in_ring = has_ring(self.device, self.compute_dtype) and self.position.attention_rule is None
+            in_ring = self.model.attends_in_ring(self.device)
             way = "pass around in a ring, gathered for packed documents" if in_ring else "are gathered"
             rank_zero_info(f"Sequences are split over {self.model.sequence_mesh.size()} ranks: keys and values {way}.")
 

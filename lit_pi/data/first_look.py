@@ -68,7 +68,9 @@ def settle_windows(trainer: Trainer, name: str, evaluation: Perplexity, tokenize
         for index in tqdm(own, f"Pilot of {name}", delay=DELAY, disable=not trainer.is_global_zero):
             batch: ScoringBatch = trainer.strategy.batch_to_device(batches[index])
             scores.update(batch.spans, score(batch), batch.targets, batch.scored, batch.documents, batch.begins)
-    num_windows, evaluation.control = choose(scores.compute(), evaluation.plan, pilot, evaluation.precision)
+    num_windows, evaluation.control = choose(
+        scores.compute(), evaluation.plan, evaluation.controls, pilot, evaluation.precision
+    )
     evaluation.draw(num_windows)
     drawn = pilot.units if evaluation.sample is None else evaluation.sample.num_windows
     rank_zero_info(

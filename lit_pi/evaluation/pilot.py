@@ -31,10 +31,12 @@ class Choice(NamedTuple):
     """
 
     num_windows: int
-    disjoint: list[WindowPlan]
+    disjoint: Sequence[WindowPlan]
 
 
-def choose(losses: TokenLosses, plan: WindowPlan, pilot: Sample, precision: float) -> Choice:
+def choose(
+    losses: TokenLosses, plan: WindowPlan, controls: Sequence[Sequence[WindowPlan]], pilot: Sample, precision: float
+) -> Choice:
     """What reads the fewest tokens for an interval as narrow as asked.
 
     Disjoint windows of the longest context length tell of all context lengths in one pass. Where a model fails at long
@@ -43,12 +45,12 @@ def choose(losses: TokenLosses, plan: WindowPlan, pilot: Sample, precision: floa
     Args:
         losses: of the pilot's windows, and of the disjoint ones that hold what they score.
         plan: of the windows.
+        controls: disjoint windows that may be scored beside them, each with those of the longest context length.
         pilot: what was drawn of them.
         precision: half the width of the 95 % interval of all windows' perplexity, over that perplexity, at every
             context length.
     """
-    every = plan.disjoint()
-    choices = [Choice(windows_needed(losses, plan, some, pilot, precision), some) for some in (every[-1:], every)]
+    choices = [Choice(windows_needed(losses, plan, some, pilot, precision), some) for some in controls]
     tokens = int(losses.offsets[-1])
     return min(choices, key=lambda each: each.num_windows * plan.context_lengths[-1] + len(each.disjoint) * tokens)
 
@@ -56,7 +58,7 @@ def choose(losses: TokenLosses, plan: WindowPlan, pilot: Sample, precision: floa
 def windows_needed(
     losses: TokenLosses, plan: WindowPlan, disjoint: Sequence[WindowPlan], pilot: Sample, precision: float
 ) -> int:
-    """How many windows to draw beside first ones, or as many as there are; arguments as for `choose`."""
+    """How many windows to draw beside first ones, or as many as there are; for some of `choose`'s controls."""
     needed, expected = SMALLEST, expected_losses(losses, plan, disjoint)
     for length in plan.context_lengths:
         windows = window_sums(losses, plan, length, 0, None)

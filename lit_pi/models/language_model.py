@@ -132,12 +132,17 @@ class LanguageModel(nn.Module):
         dropout = getattr(self.llm.config, "attention_dropout", 0.0)
         return blocks_are_fastest(device, self.llm.dtype, self.rope.head_dim, dropout)
 
+    def attends_in_ring(self, device: torch.device) -> bool:
+        """Whether ranks that split sequences pass keys and values around, where no documents are packed."""
+        split = self.sequence_mesh is not None and self.position.attention_rule is None
+        return split and has_ring(device, self.llm.dtype)
+
     def _mask(
         self, input_ids: Tensor, document_ids: Int[Tensor, "batch seq"] | None, split: SequenceSplit | None
     ) -> Tensor | BlockMask | None:
         device = input_ids.device
         if document_ids is None:
-            if split is None or self.position.attention_rule is not None or has_ring(device, self.llm.dtype):
+            if split is None or self.position.attention_rule is not None or self.attends_in_ring(device):
                 return None
             document_ids = torch.zeros_like(input_ids)
         blocks = self.isolates_by_blocks(device)

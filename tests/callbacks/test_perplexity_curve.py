@@ -255,19 +255,23 @@ def long_data(folder: Path, **kwargs: Any) -> LongContextData:
 def test_a_pilot_finds_how_many_windows_a_precision_takes(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = LitLlama(FromScratch(config=TINY), Interpolate(scale=2))
-    found = long_data(tmp_path / "texts", precision=0.01)
+    found = long_data(tmp_path / "texts", precision=0.01, disjoint=True)
     trainer(tmp_path / "asked").test(module, found, verbose=False)
     drawn = found.evaluations["bytes"].sample.num_windows
-    given = data(tmp_path / "texts", context_lengths=[16, 32], stride=5, batch_size=8, num_windows=drawn)
+    windows = {"context_lengths": [16, 32], "stride": 5, "batch_size": 8}
+    given = data(tmp_path / "texts", **windows, num_windows=drawn)
     trainer(tmp_path / "given").test(module, given, verbose=False)
-    (asked,), (told,) = records(tmp_path / "asked"), records(tmp_path / "given")
+    chosen = data(tmp_path / "texts", **windows, precision=0.01)
+    trainer(tmp_path / "chosen").test(module, chosen, verbose=False)
+    (asked,), (told,), (cheapest,) = (records(tmp_path / name) for name in ("asked", "given", "chosen"))
     sampling = asked["protocol"]["sampling"]
     assert 32 <= drawn < 531 and (sampling["num_windows"], sampling["of"], sampling["seed"]) == (drawn, 531, 0)
     assert asked["protocol"]["sampling_precision"] == 0.01
-    assert (asked["protocol"]["disjoint"], told["protocol"]["disjoint"]) == ([32], [16, 32]) and not asked["partial"]
-    for point in asked["curve"]:
+    assert asked["definitions"] == told["definitions"] and not asked["partial"]
+    for point in (*asked["curve"], *cheapest["curve"]):
         assert point["sampling_high"] / point["perplexity"] - 1 <= 0.013  # asked for 0.01, from a pilot
-    assert abs(paired_perplexities(tmp_path / "asked", tmp_path / "given")[0].difference) < 0.01  # of other disjoint
+    assert paired_perplexities(tmp_path / "asked", tmp_path / "given")[0].difference == 0
+    assert [each["protocol"]["disjoint"] for each in (asked, told, cheapest)] == [[16, 32], [16, 32], [32]]
 
 
 class Watched(LitLlama):

@@ -66,7 +66,9 @@ def test_one_disjoint_pass_will_do_unless_the_model_fails_at_long_contexts(fails
         nll[series] = (level + chance.normal(0, 0.05, offsets[-1])).astype(np.float32)
     losses = TokenLosses(offsets, nll)
     pilot = Sample(COUNTS, PILOT_WINDOWS, 0)
-    num_windows, disjoint = choose(only(losses, PLAN, pilot), PLAN, pilot, 0.01)
+    num_windows, disjoint = choose(
+        only(losses, PLAN, pilot), PLAN, [PLAN.disjoint()[-1:], PLAN.disjoint()], pilot, 0.01
+    )
     assert [plan.context_lengths for plan in disjoint] == ([(32,), (64,)] if fails else [(64,)])
     assert num_windows < COUNTS.sum() / 4
     sample = Sample(COUNTS, num_windows, 0)

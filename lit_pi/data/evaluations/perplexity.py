@@ -100,14 +100,18 @@ class Perplexity(Evaluation):
         self.documents = np.empty(0, np.int64)
         self.lengths = np.empty(0, np.int64)
         self.sample: Sample | None = None
-        self.control = self.plan.disjoint()
+        self.control: Sequence[WindowPlan] = self.plan.disjoint()
 
     @property
     def plans(self) -> list[WindowPlan]:
         """The sliding windows, and disjoint ones where they are asked for or windows are drawn."""
-        if self.disjoint:
-            return [self.plan, *self.plan.disjoint()]
-        return [self.plan, *(self.control if self.sample is not None else ())]
+        return [self.plan, *(self.control if self.disjoint or self.sample is not None else ())]
+
+    @property
+    def controls(self) -> list[list[WindowPlan]]:
+        """Disjoint windows to choose from where windows are drawn: all where they are wanted anyway."""
+        every = self.plan.disjoint()
+        return [every] if self.disjoint else [every[-1:], every]
 
     def prepare(self, tokenizer: PreTrainedTokenizerFast) -> None:
         """Open the token store and choose the documents.
