@@ -2,7 +2,8 @@
 # The measurements of docs/performance.md and docs/scale.md on one GPU of 139 GiB, each in a file of its own.
 # benchmarks/reproduce.sh OUTPUT PART...
 # Parts: train_32k train_32k_more train_8k train_2k score packing curves longest fits. Most take 1 to 5 minutes,
-# `longest` over 10; one that fails does not stop the others.
+# `train_32k_more` 9 and `longest` 12; one that fails does not stop the others.
+# LOSSES=FOLDER: `score` counts from the losses there, of `real_losses.sh`, how many windows a sample needs.
 set -u
 output=$1
 shift
@@ -18,14 +19,15 @@ plan() {
 for part in "$@"; do
     case $part in
     train_32k) $train --steps 4 --rows "stock transformers" bf16 float8 --output "$output/$part.json" ;;
-    train_32k_more) $train --steps 4 --rows "bf16, 8-bit states" "bf16, float32 weights" \
-        "bf16, Liger kernels, not compiled" litgpt --output "$output/$part.json" ;;
+    train_32k_more) $train --steps 3 --rows bf16 "bf16, 8-bit states" "bf16, float32 weights" \
+        "bf16, Liger kernels, not compiled" litgpt "stock transformers" --output "$output/$part.json" ;;
     train_8k) $train --context-length 8192 --batch-size 2 --accumulate 4 --steps 3 --rows "stock transformers" bf16 \
         --output "$output/$part.json" ;;
     train_2k) $train --context-length 2048 --batch-size 8 --accumulate 4 --steps 4 --rows bf16 \
         --output "$output/$part.json" ;;
     score) python benchmarks/score_windows.py --size 7b --context-lengths 2048 4096 8192 16384 32768 --stride 256 \
-        --device cuda --dtype bfloat16 --documents 100 --document-tokens 100000 --windows 3 --output "$output/$part" ;;
+        --device cuda --dtype bfloat16 --documents 100 --document-tokens 100000 --windows 3 ${LOSSES:+--losses "$LOSSES"} \
+        --output "$output/$part" ;;
     packing) python benchmarks/packing.py --size 7b --context-length 32768 --repetitions 5 --no-dense \
         --output "$output/$part.json" ;;
     curves) python benchmarks/loss_curves.py --hidden-size 512 --layers 6 --output "$output/$part" ;;

@@ -36,6 +36,8 @@ ROWS: dict[str, list[str]] = {
 """Options of `lit-pi fit` by row."""
 
 LIGER = """
+import os
+os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"  # as lit_pi.__main__, before torch is there
 from liger_kernel.transformers import apply_liger_kernel_to_llama
 apply_liger_kernel_to_llama(cross_entropy=False, fused_linear_cross_entropy=False)
 from lit_pi.cli import run

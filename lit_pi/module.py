@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LinearLR, LRScheduler
 from lit_pi.batches import IGNORE, Generated, GenerationBatch, ScoringBatch, Span, TrainingBatch
 from lit_pi.errors import UserError
 from lit_pi.malloc import keep_freed_memory
-from lit_pi.models import LanguageModel, ModelSource, Pretrained
+from lit_pi.models import LanguageModel, ModelSource, Pretrained, offload
 from lit_pi.models.activation_budget import ActivationBudget
 from lit_pi.models.activation_checkpointing import ActivationCheckpointing
 from lit_pi.models.attention import FLEX_ATTENTION
@@ -31,6 +31,7 @@ from lit_pi.models.generation import generate
 from lit_pi.models.lora import LoRA, check_complete
 from lit_pi.models.provenance import KEY
 from lit_pi.models.rotary import RotaryEmbedding
+from lit_pi.models.rotation import install_rotation
 from lit_pi.models.rule_attention import RULE_ATTENTION
 from lit_pi.parallel import FSDP2, mean_over_ranks
 from lit_pi.positions import (
@@ -134,6 +135,7 @@ class LitLlama(LightningModule):
         on_gpu = device.type == "cuda"
         if device.type == "cpu":
             keep_freed_memory()
+            install_rotation(self.model.decoder_layers)
         self.activation_checkpointing.install(self.model, on_gpu)
         for layer in self.model.layer_forwards:
             layer.compiled = on_gpu if self.compile_layers is None else self.compile_layers
@@ -304,6 +306,11 @@ class LitLlama(LightningModule):
             self._budget = None
             kinds = ", ".join(f"{count} {mode}" for mode, count in modes.items())
             rank_zero_info(f"Activation checkpointing of layers, to fill the GPU's memory: {kinds}.")
+
+    def on_train_end(self) -> None:
+        """Make room in the CPU's memory: Lightning moves the model and its optimizer there now."""
+        if self.activation_checkpointing.offload and self.device.type == "cuda":
+            offload.give_back()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Note what one of the first steps needed."""

@@ -82,6 +82,16 @@ def test_training_and_testing_run_there(tmp_path: Path, tiny: list[str], precisi
     assert records[0]["protocol"]["compute_dtype"] == "bfloat16"
 
 
+def test_offloaded_activations_leave_the_pinned_memory_at_the_end(tmp_path: Path, tiny: list[str]) -> None:
+    words = [word for word in tiny if "accelerator" not in word]
+    words += ["--trainer.accelerator=gpu", f"--trainer.default_root_dir={tmp_path}", "--trainer.max_steps=2"]
+    words += ["--model.activation_checkpointing.mode=full", "--model.activation_checkpointing.offload=true"]
+    torch.cuda.reset_peak_host_memory_stats()
+    LitPiCLI(["fit", *words, "--trainer.limit_val_batches=0"])
+    pinned = torch.cuda.host_memory_stats()
+    assert pinned["allocated_bytes.current"] < pinned["allocated_bytes.peak"] / 2
+
+
 DOCUMENTS = {300: [[5, 130, 1, 164], [300]], 256: [[128, 128], [1, 255]], 130: [[60, 70], [129, 1]]}
 """Lengths of documents in two rows, by sequence length."""
 

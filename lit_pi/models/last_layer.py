@@ -6,13 +6,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer, apply_rotary_pos_emb
-from transformers.models.mistral.modeling_mistral import MistralDecoderLayer
-from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
-from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
-
-PRUNABLE = (LlamaDecoderLayer, MistralDecoderLayer, Qwen2DecoderLayer, Qwen3DecoderLayer)
-"""Layers that compute what `last_layer` does; Qwen3's queries and keys have norms of their own."""
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 
 def last_layer(
@@ -26,7 +20,7 @@ def last_layer(
     Of a window of 32,768 tokens it spares LLaMA-7B about 3 % of all operations.
 
     Args:
-        layer: one of `PRUNABLE`.
+        layer: of `LLAMA_FAMILY`.
         hidden_states: the layer's input.
         scored: positions, ascending.
         phases: cosine and sine of all positions.

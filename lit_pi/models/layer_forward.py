@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from lit_pi.models.compilation import run_compiled
-from lit_pi.models.last_layer import PRUNABLE, last_layer
+from lit_pi.models.family import LLAMA_FAMILY
+from lit_pi.models.last_layer import last_layer
 from lit_pi.models.offload import KeptOnCpu
 from lit_pi.models.rotary import RotaryEmbedding
 
@@ -98,7 +99,7 @@ class LayerForward:
     def _prunable(self, hidden_states: Tensor, kwargs: dict[str, Any]) -> bool:
         assert self.scored is not None
         return (
-            isinstance(self._layer, PRUNABLE)
+            isinstance(self._layer, LLAMA_FAMILY)
             and self._rotary.position.attention_rule is None
             and kwargs.get("attention_mask") is None
             and len(self.scored) <= PRUNED_SHARE * hidden_states.shape[1]

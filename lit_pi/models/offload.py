@@ -43,6 +43,11 @@ class KeptOnCpu(saved_tensors_hooks):
         super().__init__(partial(_pack, pin=pin), _unpack)
 
 
+def give_back() -> None:
+    """Return the pinned memory of activations that are gone to the system: torch would keep it for the next step."""
+    torch._C._host_emptyCache()  # torch.accelerator.empty_host_cache from torch 2.12 on
+
+
 def _pack(tensor: Tensor, pin: bool) -> Kept:
     order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
     ordered, pieces = tensor.permute(order), []
