@@ -58,8 +58,7 @@ def linear_cross_entropy(
         dtype = torch.get_autocast_dtype(device)
         hidden_states, weight = hidden_states.to(dtype), weight.to(dtype)
     with torch.autocast(device, enabled=False):
-        token_nll, rank = _LinearCrossEntropy.apply(hidden_states.flatten(0, 1), weight, targets.flatten(), ranked)
-    return token_nll.view_as(targets), None if rank is None else rank.view_as(targets)
+        return _LinearCrossEntropy.apply(hidden_states.flatten(0, 1), weight, targets, ranked)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -69,32 +68,34 @@ class _LinearCrossEntropy(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None]:
         fuse = hidden_states.is_cuda and any(ctx.needs_input_grad) and not ranked
         positions = _positions(weight)
-        token_nll, token_rank = [], []
-        for states, wanted in zip(hidden_states.split(positions), targets.split(positions), strict=True):
-            products = states @ weight.mT
+        # Not views: FSDP2's hooks on what the model returns would be lost with them.
+        token_nll = targets.new_empty(targets.shape, dtype=torch.promote_types(weight.dtype, torch.float32))
+        token_rank = targets.new_empty(targets.shape) if ranked else None
+        targets, products = targets.flatten(), None
+        for start in range(0, len(targets), positions):
+            rows = slice(start, start + positions)
+            products, wanted = hidden_states[rows] @ weight.mT, targets[rows]
             if fuse:
-                token_nll.append(run_compiled(_nll, products, wanted))
+                token_nll.view(-1)[rows] = run_compiled(_nll, products, wanted)
                 continue
             logits = _wide(products)
-            token_nll.append(_nll(logits, wanted))
-            if ranked:
+            token_nll.view(-1)[rows] = _nll(logits, wanted)
+            if token_rank is not None:
                 own = logits.gather(-1, wanted.clamp(min=0)[:, None])
                 # Not `>`: of logits that are not numbers, none is a first choice.
-                token_rank.append((~(logits <= own)).sum(dim=-1).masked_fill(wanted == IGNORE, 0))
+                token_rank.view(-1)[rows] = (~(logits <= own)).sum(dim=-1).masked_fill(wanted == IGNORE, 0)
         # A chunk that is alone stays: the backward pass begins with it.
-        ctx.save_for_backward(hidden_states, weight, targets, products if len(token_nll) == 1 else None)
-        if not ranked:
-            return torch.cat(token_nll), None
-        rank = torch.cat(token_rank)
-        ctx.mark_non_differentiable(rank)
-        return torch.cat(token_nll), rank
+        ctx.save_for_backward(hidden_states, weight, targets, products if len(targets) <= positions else None)
+        if token_rank is not None:
+            ctx.mark_non_differentiable(token_rank)
+        return token_nll, token_rank
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_nll: Tensor, grad_rank: Any) -> tuple[Tensor | None, Tensor | None, None, None]:
         hidden_states, weight, targets, kept = ctx.saved_tensors
         gradient = partial(run_compiled, _grad_logits) if hidden_states.is_cuda else _grad_logits
-        positions = _positions(weight)
+        positions, grad_nll = _positions(weight), grad_nll.flatten()
         wide = torch.promote_types(weight.dtype, torch.float32)
         grad_hidden = torch.empty_like(hidden_states) if ctx.needs_input_grad[0] else None
         grad_weight = torch.zeros_like(weight, dtype=wide) if ctx.needs_input_grad[1] else None
