@@ -75,7 +75,21 @@ class Parser(LightningArgumentParser):
         """Raise the message as a mistake of the user; parsers inside another one leave that to it."""
         if not self.exit_on_error:
             super().error(message, ex)
-        raise UserError(mistake_behind(ex) or one_sentence(message)) from ex
+        place, message = of_file(message, ex)
+        raise UserError(mistake_behind(ex) or place + one_sentence(message)) from ex
+
+
+def of_file(message: str, error: BaseException | None) -> tuple[str, str]:
+    """Which file has the mistake, and what jsonargparse said of it before it tried the file's path as a value.
+
+    Of that, the path inside the file of that path, it says only that this is a loop.
+    """
+    while error is not None:
+        loop = re.match(r"Config file loop detected: .* -> (.*)", str(error))
+        if loop and error.__context__ is not None:
+            return f"in {loop[1]}, ", message.replace(str(error), str(error.__context__))
+        error = error.__cause__ or error.__context__
+    return "", message
 
 
 def mistake_behind(error: BaseException | None) -> str | None:
@@ -109,6 +123,8 @@ def one_sentence(message: str) -> str:
         return f"{key} is {given[1]}, and must be one of {choices[1]}"
     if (kinds := re.findall(r"Expected (?:a )?<class '([^']+)'>", message)) and given:
         return f"{key} is {given[1]}, and must be of type {' or '.join(dict.fromkeys(kinds))}"
+    if problem := re.search(r"Problem with given class_path '([^']+)':(.*)", message, re.DOTALL):
+        return f"{key} is {problem[1]}, and that does not work: {' '.join(problem[2].split())}"
     return " ".join(message.split())
 
 

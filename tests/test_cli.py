@@ -316,7 +316,6 @@ def test_shell_completion_knows_the_subcommands(capsys: pytest.CaptureFixture[st
     assert "--model.position" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
 @pytest.mark.skipif(find_spec("torchao") is not None, reason="it is installed")
 def test_an_optimizer_that_is_not_installed_is_one_sentence(refused: Callable[..., str]) -> None:
     words = ["--config=configs/experiment/demo_pretrain.yaml", "--model.optimizer=configs/optimizer/adamw_8bit.yaml"]
@@ -324,6 +323,27 @@ def test_an_optimizer_that_is_not_installed_is_one_sentence(refused: Callable[..
     assert said == "lit-pi: error: model.optimizer is torchao.optim.AdamW8bit, which needs torchao: install it"
 
 
+@pytest.mark.parametrize(
+    ("option", "text", "said"),
+    [
+        ("position", "class_path: lit_pi.positions.Interpolte", "has no attribute 'Interpolte'"),
+        ("position", "class_path: Interpolte", "model.position is Interpolte, and there is no class or file"),
+        ("position", "{class_path: Interpolate, init_args: {scal: 4}}", "model.position does not take `scal`"),
+        ("position", "{class_path: Interpolate, init_args: {scale: four}}", "model.position.scale is four"),
+        ("optimizer", "class_path: nosuch.AdamW", "model.optimizer is nosuch.AdamW, which needs nosuch"),
+    ],
+)
+def test_a_mistake_in_a_file_is_one_sentence_that_names_it(
+    option: str, text: str, said: str, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    words = ["--config=configs/experiment/demo_pretrain.yaml", f"--model.{option}={tmp_path}/mine.yaml"]
+    sentence = refused("fit", *words)
+    assert said in sentence
+    assert f"in {tmp_path}/mine.yaml, " in sentence
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
 def test_a_full_disk_is_one_sentence(refused: Callable[..., str], tmp_path: Path, texts: Path) -> None:
     (tmp_path / "tokenizer_config.json").symlink_to("/dev/full")
     words = ("--corpus=TextFiles", f"--corpus.train={texts / 'train'}", "--vocabulary_size=300")
