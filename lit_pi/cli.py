@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import datetime
 from importlib import resources
 from inspect import signature
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -45,7 +46,7 @@ from lit_pi.callbacks import (
 from lit_pi.data import LongContextData
 from lit_pi.data.prepare import prepare
 from lit_pi.data.train_tokenizer import train_tokenizer
-from lit_pi.errors import DISK_FULL, UserError
+from lit_pi.errors import DISK_FULL, UserError, check_at_least
 from lit_pi.evaluation.report import report
 from lit_pi.export import export
 from lit_pi.models.checkpoint import checkpoints_of, newest_checkpoint, read_content
@@ -105,7 +106,9 @@ def mistake_behind(error: BaseException | None) -> str | None:
 
 def one_sentence(message: str) -> str:
     """What jsonargparse says over several lines, for each type that a value might have had."""
-    key = ".".join(re.findall(r'Parser key "([^"]+)"', message)) or "the command line"
+    keys = re.findall(r'Parser key "([^"]+)"', message)
+    keys = [key for key, inner in zip_longest(keys, keys[1:], fillvalue="") if not inner.startswith(f"{key}.")]
+    key = ".".join(keys) or "the command line"
     given = re.search(r"(?:Given value|Got value|path string): (.*)", message)
     if option := re.search(r"Option '([^']+)' is not accepted", message):
         return f"{key} does not take `{option[1]}`: --{key}.help CLASS lists what a class takes"
@@ -119,8 +122,8 @@ def one_sentence(message: str) -> str:
     absent, named = re.search(r"No module named '([^']+)'", message), re.search(r"class_path='([^']+)'", message)
     if absent and named:
         return f"{key} is {named[1]}, which needs {absent[1]}: install it"
-    if (choices := re.search(r"Literal\[(.*?)\]", message)) and given:
-        return f"{key} is {given[1]}, and must be one of {choices[1]}"
+    if (choices := re.findall(r"Literal\[(.*?)\]", message)) and given:
+        return f"{key} is {given[1]}, and must be one of {', '.join(dict.fromkeys(choices))}"
     if (kinds := re.findall(r"Expected (?:a )?<class '([^']+)'>", message)) and given:
         return f"{key} is {given[1]}, and must be of type {' or '.join(dict.fromkeys(kinds))}"
     if problem := re.search(r"Problem with given class_path '([^']+)':(.*)", message, re.DOTALL):
@@ -263,6 +266,7 @@ class LitPiCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A Trainer that logs into the run directory and writes checkpoints that are whole or absent."""
         config = self.config_init[self.subcommand]["trainer"]
+        check_at_least("trainer", 1, accumulate_grad_batches=config["accumulate_grad_batches"])
         if config["logger"] in (None, True):
             kwargs["logger"] = TensorBoardLogger(
                 config["default_root_dir"], name="", version="", default_hp_metric=False
@@ -276,7 +280,10 @@ class LitPiCLI(LightningCLI):
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             checkpoint_io = AtomicCheckpointIO(self.config_init[self.subcommand]["checkpoint"].in_background)
             kwargs["plugins"] = [*(plugin for plugin in plugins if plugin is not None), checkpoint_io]
-        return super().instantiate_trainer(**kwargs)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (ValueError, TypeError) as error:  # Lightning's, of strategies, accelerators, devices and nodes
+            raise UserError(f"trainer: {error}") from error
 
 
 def preset(word: str) -> str:

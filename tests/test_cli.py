@@ -229,6 +229,8 @@ def test_mistakes_are_one_sentence_and_status_2(refused: Callable[..., str], tmp
     fit = ("fit", "--config=configs/experiment/demo_pretrain.yaml")
     broken = tmp_path / "broken.yaml"
     broken.write_text("model: [\n")
+    strange = tmp_path / "strange.yaml"
+    strange.write_text("strategy: {class_path: FSDP2, init_args: {shards: 1}}")
     config = "--model.llm.config={hidden_size: 30, num_attention_heads: 4}"
     cases = {
         (*fit, "--model.position=Nope"): "model.position is Nope, and there is no class or file",
@@ -245,6 +247,10 @@ def test_mistakes_are_one_sentence_and_status_2(refused: Callable[..., str], tmp
         (*fit, "--model.position=Interpolate", "--model.position.scale=0.5"): "scale 0.5",
         (*fit, "--model.position=Interpolate", "--model.position.scale=x"): "scale is x, and must be of type float",
         (*fit, "--trainer.accelerator=cpu", "--trainer.devices=0"): "devices",
+        (*fit, "--trainer.accumulate_grad_batches=0"): "accumulate_grad_batches of trainer is 0",
+        (*fit, "--trainer.strategy=fsdp9"): "trainer: You selected an invalid strategy name",
+        (*fit, "--trainer.precision=bf17"): "'bf16-mixed'",
+        (*fit, f"--trainer={strange}"): "trainer.strategy does not take `shards`",
         (*fit, "--model.postion=Extrapolate"): "--model.postion",
         (*fit, "--data.context_length=abc"): "data.context_length is abc, and must be of type int",
         (*fit, "--data.context_length=100"): "multiple of 8",
