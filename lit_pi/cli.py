@@ -22,6 +22,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import distributed
 
 # Short class names in YAML work for classes that are imported.
 import lit_pi.callbacks
@@ -321,3 +322,5 @@ def run() -> None:
         sys.exit(2)
     if cli.trainer.is_global_zero and cli.subcommand != "plan":
         print(f"Run directory: {cli.trainer.default_root_dir}")
+    if distributed.is_initialized():
+        distributed.destroy_process_group()  # a process that exits with gloo's threads may abort

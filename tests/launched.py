@@ -2,14 +2,19 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow.parquet
+from torch import distributed
 
 from lit_pi.cli import LitPiCLI
+
+FSDP2_WARNS = "error:FSDP2-wrapped module"
+"""An error where FSDP2 warns, as of hooks that are lost with a view."""
 
 
 def launch(runs: list[list[str]], processes: int, folder: Path, timeout: int = 240) -> None:
@@ -17,8 +22,9 @@ def launch(runs: list[list[str]], processes: int, folder: Path, timeout: int = 2
     (folder / "runs.json").write_text(json.dumps(runs))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     done = subprocess.run(
-        [*torchrun, __file__, str(folder / "runs.json")], capture_output=True, text=True, timeout=timeout, cwd=folder
-    )
+        [*torchrun, __file__, str(folder / "runs.json")],
+        capture_output=True, text=True, timeout=timeout, cwd=folder, env=os.environ | {"PYTHONWARNINGS": FSDP2_WARNS},
+    )  # fmt: skip
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"[-20_000:]
 
 
@@ -43,3 +49,4 @@ def found_in(run: Path) -> Found:
 if __name__ == "__main__":
     for words in json.loads(Path(sys.argv[1]).read_text()):
         LitPiCLI(words)
+    distributed.destroy_process_group()

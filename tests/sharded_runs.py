@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lit_pi.callbacks import Checkpoint
 from strategies import STRATEGIES
+from torch import distributed
 from torch.optim import AdamW
 
 from lit_pi.batches import ScoringBatch
@@ -112,3 +113,4 @@ def main(folder: Path, corpus: Path, base: Path, names: list[str], ranks: int = 
 
 if __name__ == "__main__":
     main(*map(Path, sys.argv[1:4]), sys.argv[4:])
+    distributed.destroy_process_group()

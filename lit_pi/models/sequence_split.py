@@ -78,14 +78,14 @@ class SequenceSplit:
     def all_scores(self, scores: Shaped[Tensor, "rows own_scored"]) -> Shaped[Tensor, "rows scored"]:
         """What all ranks found at their scored positions, from what this one did."""
         if self.own_scored is None:
-            return self.gather(scores, dim=1)[:, : self._seq]
+            return self.gather(scores, dim=1, places=self._seq)
         spread = scores.new_zeros(len(scores), len(self.places)).index_copy(1, self.own_scored, scores)
         return self.gather(spread, dim=1)[:, self._scored]
 
-    def gather(self, own: Shaped[Tensor, "..."], dim: int) -> Shaped[Tensor, "..."]:
-        """All ranks' parts in the order of the padded sequence; gradients are summed over the ranks."""
+    def gather(self, own: Shaped[Tensor, "..."], dim: int, places: int | None = None) -> Shaped[Tensor, "..."]:
+        """All ranks' parts in the order of the padded sequence, or its first places; gradients are summed."""
         parts = DTensor.from_local(own, self.mesh, [Shard(dim)], run_check=False)
-        return parts.full_tensor(grad_placements=[Partial()]).index_select(dim, self._order)
+        return parts.full_tensor(grad_placements=[Partial()]).index_select(dim, self._order[:places])
 
 
 def has_ring(device: torch.device, dtype: torch.dtype) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import sharded_runs
 import torch
+from launched import FSDP2_WARNS
 from sharded_runs import CUT, END, MODEL, RUNS, data, module, trainer
 from transformers import AutoModelForCausalLM
 
@@ -20,9 +21,6 @@ from lit_pi.models.checkpoint import checkpoints_of
 from lit_pi.parallel import checkpoint_io
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-FSDP2_WARNS = "error:FSDP2-wrapped module"
-"""An error where FSDP2 warns, as of hooks that are lost with a view."""
 
 TOKENS = torch.randint(0, 264, (1, 200), generator=torch.Generator().manual_seed(0))
 
