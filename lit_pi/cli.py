@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from importlib import resources
 from inspect import signature
@@ -86,23 +86,28 @@ def of_file(message: str, error: BaseException | None) -> tuple[str, str]:
 
     Of that, the path inside the file of that path, it says only that this is a loop.
     """
-    while error is not None:
-        loop = re.match(r"Config file loop detected: .* -> (.*)", str(error))
-        if loop and error.__context__ is not None:
-            return f"in {loop[1]}, ", message.replace(str(error), str(error.__context__))
-        error = error.__cause__ or error.__context__
+    for each in chain_of(error):
+        loop = re.match(r"Config file loop detected: .* -> (.*)", str(each))
+        if loop and each.__context__ is not None:
+            return f"in {loop[1]}, ", message.replace(str(each), str(each.__context__))
     return "", message
 
 
 def mistake_behind(error: BaseException | None) -> str | None:
     """The sentence of the user's mistake that led to an error, whatever was raised around it."""
-    while error is not None:
-        if isinstance(error, (UserError, MisconfigurationException)):
-            return " ".join(str(error).split())
-        if isinstance(error, OSError) and error.errno in DISK_FULL:
+    for each in chain_of(error):
+        if isinstance(each, (UserError, MisconfigurationException)):
+            return " ".join(str(each).split())
+        if isinstance(each, OSError) and each.errno in DISK_FULL:
             return "the disk is full: free space, or write elsewhere, and run again"
-        error = error.__cause__ or error.__context__
     return None
+
+
+def chain_of(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that led to it, the latest first."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def one_sentence(message: str) -> str:

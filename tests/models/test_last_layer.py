@@ -2,18 +2,14 @@
 
 import pytest
 import torch
+from family import CONFIGS
 from strategies import STRATEGIES
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedConfig, Qwen2Config, Qwen3Config
+from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from lit_pi.models import LanguageModel, compilation
 from lit_pi.models.attention import ATTENTION
 from lit_pi.positions import Extrapolate, PositionStrategy, Rope
 
-FIELDS = {
-    "vocab_size": 97, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "num_key_value_heads": 1, "head_dim": 64, "max_position_embeddings": 32, "initializer_range": 0.2,
-}  # fmt: skip
-CONFIGS = [LlamaConfig(**FIELDS), MistralConfig(**FIELDS), Qwen2Config(**FIELDS), Qwen3Config(**FIELDS)]
 TOKENS = torch.randint(0, 97, (3, 101), generator=torch.Generator().manual_seed(0))
 SCORED = torch.tensor([3, 17, 30, 31, 32, 88, 99])
 

@@ -4,16 +4,11 @@ from itertools import pairwise
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedConfig, Qwen2Config, Qwen3Config
+from family import CONFIGS
+from transformers import AutoModelForCausalLM, PreTrainedConfig
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from lit_pi.models import rotation
-
-FIELDS = {
-    "vocab_size": 97, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 32, "initializer_range": 0.2,
-}  # fmt: skip
-CONFIGS = [LlamaConfig(**FIELDS), MistralConfig(**FIELDS), Qwen2Config(**FIELDS), Qwen3Config(**FIELDS)]
 
 
 @pytest.mark.parametrize(
