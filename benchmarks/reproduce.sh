@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # The measurements of docs/performance.md and docs/scale.md on one GPU of 139 GiB, each in a file of its own.
 # benchmarks/reproduce.sh OUTPUT PART...
-# Parts: train_32k train_32k_more train_8k train_2k score packing curves longest fits. Most take 1 to 5 minutes,
-# `train_32k_more` 9 and `longest` 12; one that fails does not stop the others.
+# Parts: train_32k train_32k_more train_8k train_2k score packing curves fits longest longest_offloaded. Most take 1 to 5
+# minutes, `train_32k_more` 9, `longest` and `longest_offloaded` 12; one that fails does not stop the others.
+# LENGTH=TOKENS: `longest_offloaded` runs at another context length than what 128 GiB of CPU memory allow.
 # LOSSES=FOLDER: `score` counts from the losses there, of `real_losses.sh`, how many windows a sample needs.
 set -u
 output=$1
@@ -14,6 +15,12 @@ train="python benchmarks/train_step.py"
 plan() {
     python -m lit_pi plan --verify --model.llm FromScratch --model.position configs/position/interpolate.yaml \
         --data.train StandardLibrary --data.packing concatenated --trainer.accelerator gpu --trainer.devices 1 "$@"
+}
+
+longest() {
+    plan --model.llm.size 8b --model.position.scale 37.5 --trainer.precision bf16-true \
+        --model.optimizer configs/optimizer/adamw_8bit.yaml --model.activation_checkpointing.mode full \
+        --model.activation_checkpointing.offload true "$@"
 }
 
 for part in "$@"; do
@@ -31,9 +38,9 @@ for part in "$@"; do
     packing) python benchmarks/packing.py --size 7b --context-length 32768 --repetitions 5 --no-dense \
         --output "$output/$part.json" ;;
     curves) python benchmarks/loss_curves.py --hidden-size 512 --layers 6 --output "$output/$part" ;;
-    longest) plan --model.llm.size 8b --model.position.scale 37.5 --data.context_length 304000 \
-        --trainer.precision bf16-true --model.optimizer configs/optimizer/adamw_8bit.yaml \
-        --model.activation_checkpointing.mode full --model.activation_checkpointing.offload true ;;
+    longest) longest --data.context_length 304000 ;;
+    longest_offloaded) longest --data.context_length "${LENGTH:-300000}" --trainer.strategy FSDP2 \
+        --trainer.strategy.cpu_offload true ;;
     fits) plan --model.llm.size 7b --model.position.scale 16 --data.context_length 32768 \
         --trainer.precision bf16-mixed --model.optimizer configs/optimizer/adamw.yaml \
         --model.activation_checkpointing.mode attention_saved ;;

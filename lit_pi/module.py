@@ -116,7 +116,7 @@ class LitLlama(LightningModule):
             return
         parallelism = self.trainer.strategy
         if isinstance(parallelism, FSDP2):
-            llm, rope, fill = self.source.lazily()
+            llm, rope, fill = self.source.lazily(parallelism.root_device)
         else:
             llm, rope = self.source.build()
         self.model = LanguageModel(llm, self.position, rope)

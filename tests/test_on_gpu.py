@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from lit_pi.cli import LitPiCLI
 from lit_pi.errors import UserError
-from lit_pi.models import LanguageModel, attention
+from lit_pi.models import FromScratch, LanguageModel, attention
 from lit_pi.models import language_model as language_model_module
 from lit_pi.models.attention import ATTENTION
 from lit_pi.models.generation import generate
@@ -58,6 +58,23 @@ def test_generation_with_an_attention_rule() -> None:
     expected = generate(model, batch).token_ids
     there = move_data_to_device(batch, torch.device("cuda"))
     assert torch.equal(generate(model.cuda(), there).token_ids.cpu(), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_drawn_layer_by_layer_are_those_drawn_at_once(dtype: torch.dtype) -> None:
+    source, device = FromScratch("2m"), torch.device("cuda")
+    torch.set_default_dtype(dtype)
+    try:
+        torch.manual_seed(0)
+        with device:
+            built, _ = source.build()
+        torch.manual_seed(0)
+        filled, _, fill = source.lazily(device)
+        filled.apply(fill)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for name, weight in built.named_parameters():
+        assert torch.equal(filled.get_parameter(name), weight), name
 
 
 PRECISIONS = {

@@ -28,11 +28,15 @@ class Filling:
     Args:
         model: on the meta device.
         give: sets the values of a module's own weights; they come with their names in the model.
+        device: of the weights.
     """
 
-    def __init__(self, model: nn.Module, give: Callable[[nn.Module, Mapping[str, Tensor]], object]) -> None:
+    def __init__(
+        self, model: nn.Module, give: Callable[[nn.Module, Mapping[str, Tensor]], object], device: torch.device
+    ) -> None:
         replace_parameters(model, lambda weight: torch.empty(1, dtype=weight.dtype).expand(weight.shape))
         self._give = give
+        self._device = device
         self._names = {stand_in: name for name, stand_in in model.named_parameters()}
         # Of tied weights, which are met more than once; sharded ones must not be kept alive from here.
         self._filled: WeakValueDictionary[Tensor, nn.Parameter] = WeakValueDictionary()
@@ -45,7 +49,7 @@ class Filling:
                 continue
             weight = self._filled.get(stand_in)
             if weight is None:
-                empty = torch.empty(stand_in.shape, dtype=stand_in.dtype)
+                empty = torch.empty(stand_in.shape, dtype=stand_in.dtype, device=self._device)
                 weight = self._filled[stand_in] = nn.Parameter(empty, requires_grad=stand_in.requires_grad)
                 fresh[self._names[stand_in]] = weight.detach()
             setattr(module, name, weight)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from lit_pi.models.compilation import run_compiled
@@ -81,7 +82,10 @@ class LayerForward:
         if not torch.is_grad_enabled():
             return self._run("none", hidden_states, *args, **kwargs)
         before = torch.cuda.memory_allocated() if self.measure is not None else 0
-        with KeptOnCpu(self.pin) if self.offload else nullcontext():
+        # Compiled layers have autograd keep weights and phases too.
+        staying = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+        staying += self._layer.parameters()
+        with KeptOnCpu(self.pin, staying) if self.offload else nullcontext():
             output = self._run(self.mode, hidden_states, *args, **kwargs)
         if self.measure is not None:
             self.measure(torch.cuda.memory_allocated() - before)

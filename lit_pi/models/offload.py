@@ -1,15 +1,15 @@
 """Activations that wait for the backward pass in the CPU's memory."""
 
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-PIECE = 2**28
-"""Bytes: torch pins powers of two, so that a tensor of one byte more than a power would take twice its size."""
+PIECE = 2**27
+"""Bytes: torch pins powers of two, so that a tensor of one byte more than a power would take twice its size; and keeps
+them for others of that size, which the largest gradients of a 7B or 8B model have under `cpu_offload`."""
 
 
 class Kept(NamedTuple):
@@ -33,14 +33,21 @@ class Kept(NamedTuple):
 class KeptOnCpu(saved_tensors_hooks):
     """What autograd keeps of the operations inside is moved to the CPU, and back when the backward pass asks for it.
 
-    As torch's `save_on_cpu`, in pieces: a host's memory then holds almost twice as much.
+    As torch's `save_on_cpu`, in pieces, and without what stays on the GPU anyway: a host's memory then holds almost
+    twice as much.
 
     Args:
         pin: take memory that GPUs read directly.
+        staying: tensors that others hold as long, as a layer's weights and what all layers get; autograd keeps those.
     """
 
-    def __init__(self, pin: bool) -> None:
-        super().__init__(partial(_pack, pin=pin), _unpack)
+    def __init__(self, pin: bool, staying: Iterable[Tensor] = ()) -> None:
+        storages = {tensor.untyped_storage()._cdata for tensor in staying}
+
+        def pack(tensor: Tensor) -> Kept | Tensor:
+            return tensor if tensor.untyped_storage()._cdata in storages else _pack(tensor, pin)
+
+        super().__init__(pack, _unpack)
 
 
 def give_back() -> None:
@@ -57,7 +64,9 @@ def _pack(tensor: Tensor, pin: bool) -> Kept:
     return Kept(tensor.device, tensor.dtype, order, ordered.shape, pieces)
 
 
-def _unpack(kept: Kept) -> Tensor:
+def _unpack(kept: Kept | Tensor) -> Tensor:
+    if isinstance(kept, Tensor):
+        return kept
     whole = torch.empty(kept.shape.numel(), dtype=kept.dtype, device=kept.device)
     for place, piece in zip(_pieces(whole), kept.pieces, strict=True):
         place.copy_(piece, non_blocking=True)

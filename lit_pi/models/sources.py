@@ -35,8 +35,12 @@ class ModelSource(ABC):
         """The same with weights of any value, none of which is read."""
 
     @abstractmethod
-    def lazily(self) -> tuple[PreTrainedModel, Rope, Fill]:
-        """The same as `build`, with weights that each module only gets when it is filled, in the order of `apply`."""
+    def lazily(self, device: torch.device) -> tuple[PreTrainedModel, Rope, Fill]:
+        """The same as `build`, with weights that each module only gets when it is filled, in the order of `apply`.
+
+        Args:
+            device: on which each module's weights are made.
+        """
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
@@ -74,22 +78,22 @@ class FromScratch(ModelSource):
         """The same as `build`."""
         return self.build()
 
-    def lazily(self) -> tuple[PreTrainedModel, Rope, Fill]:
-        """The same weights as `build` draws."""
+    def lazily(self, device: torch.device) -> tuple[PreTrainedModel, Rope, Fill]:
+        """The weights that `build` draws on this device."""
         with torch.device("meta"):
             llm, rope = self.skeleton()
         # Modules draw for themselves when they are made: the inner model's, then transformers for all of them, then
         # the output layer and transformers for it.
         inner = set(llm.base_model.modules())
         for module in llm.base_model.modules():
-            _draw_as_made(module)
+            _draw_as_made(module, device)
 
         def draw(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
             if module not in inner:
-                _draw_as_made(module)
+                _draw_as_made(module, device)
             llm._init_weights(module)
 
-        return llm, rope, Filling(llm, draw)
+        return llm, rope, Filling(llm, draw, device)
 
     def describe(self) -> dict[str, Any]:
         """The fields of the config that differ from `LlamaConfig`'s defaults."""
@@ -164,8 +168,10 @@ class Pretrained(ModelSource):
             raise self._unreadable(path, error) from error
         return _from_config(config), rope_of(config, self.original_context)
 
-    def lazily(self) -> tuple[PreTrainedModel, Rope, Fill]:
-        """The weights as they are stored, read one by one; adapters, and what is no safetensors, are built at once.
+    def lazily(self, device: torch.device) -> tuple[PreTrainedModel, Rope, Fill]:
+        """The weights as they are stored, read one by one.
+
+        Adapters, and what is no safetensors, are built at once, on torch's default device.
 
         Raises:
             UserError: nothing is there, it cannot be read, or its original context is unknown.
@@ -176,7 +182,7 @@ class Pretrained(ModelSource):
         # Values of buffers are not stored.
         if weights is None or any("rotary_emb" not in name for name, _ in llm.named_buffers()):
             return *self.build(), lambda module: None
-        return llm, rope, Filling(llm, lambda module, wanted: _copy(weights, wanted))
+        return llm, rope, Filling(llm, lambda module, wanted: _copy(weights, wanted), device)
 
     def _stored(self, llm: PreTrainedModel) -> Mapping[str, Tensor] | None:
         """What can be read one by one, if it is all that the model needs."""
@@ -221,10 +227,10 @@ class Pretrained(ModelSource):
         return {"class": "Pretrained", "path": self.path}
 
 
-def _draw_as_made(module: nn.Module) -> None:
+def _draw_as_made(module: nn.Module, device: torch.device) -> None:
     """Draw what a module draws when it is made, and forget it."""
     if hasattr(module, "reset_parameters"):
-        forgotten: Any = deepcopy(module).to_empty(device="cpu")
+        forgotten: Any = deepcopy(module).to_empty(device=device)
         forgotten.reset_parameters()
 
 

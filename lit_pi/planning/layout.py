@@ -9,8 +9,6 @@ from lit_pi.models import LanguageModel
 from lit_pi.parallel import FSDP2
 from lit_pi.planning.ledger import Part
 
-STATES = (Part.WEIGHTS, Part.GRADIENTS, Part.OPTIMIZER)
-
 CUBLAS_WORKSPACE = 32 * 2**20
 """Bytes that torch gives cuBLAS on Hopper GPUs (8 MiB on older ones)."""
 
@@ -20,17 +18,25 @@ class Layout(NamedTuple):
 
     Attributes:
         shares: bytes on a device for each byte of a part in that step.
+        host_shares: bytes in the CPU's memory, beside a GPU, for each byte of a part in that step.
         forward: bytes beside them in the forward pass.
         backward: bytes beside them in the backward pass.
     """
 
     shares: dict[Part, float]
+    host_shares: dict[Part, float]
     forward: int
     backward: int
 
 
 def layout(
-    model: LanguageModel, strategy: Strategy, world: int, master: torch.dtype, on_gpu: bool, tokens: int
+    model: LanguageModel,
+    strategy: Strategy,
+    world: int,
+    master: torch.dtype,
+    optimizer_growth: float,
+    on_gpu: bool,
+    tokens: int,
 ) -> Layout:
     """The layout of a model of any dtype.
 
@@ -38,15 +44,17 @@ def layout(
     forward's start to the backward's end), the layer at work and the one that arrives meanwhile; gradients of a layer
     or the root stand whole in the compute dtype and once more in the dtype that is reduced. Where sequences are split,
     a layer's keys and values are gathered, and in the backward pass their gradients stand beside them. With
-    `cpu_offload` GPUs hold no states.
+    `cpu_offload` the host holds a GPU's states.
     DDP: gradients stand in buckets too.
-    GPU: FlashAttention-2 and cuDNN sum the queries' gradients in float32, beside one float32 a query and head.
+    GPU: FlashAttention-2 and cuDNN sum the queries' gradients in float32, beside one float32 a query and head; the
+    thread that runs the backward pass has a workspace of its own.
 
     Args:
         model: what trains.
         strategy: Lightning's.
         world: devices.
         master: dtype of the weights that the optimizer changes.
+        optimizer_growth: bytes of its states of such weights for each byte of weights in the compute dtype.
         on_gpu: whether the devices are GPUs.
         tokens: of a batch on one device.
     """
@@ -57,7 +65,7 @@ def layout(
     fixed = CUBLAS_WORKSPACE if on_gpu else 0
     if not isinstance(strategy, FSDP2):
         shares = {Part.GRADIENTS: 2.0} if isinstance(strategy, DDPStrategy) else {}
-        return Layout(shares, fixed, fixed + kernels)
+        return Layout(shares, {}, fixed, 2 * fixed + kernels)
     compute, reduced = strategy.compute_dtype, strategy.reduce_dtype
     layers = [_sizes(layer) for layer in model.decoder_layers]
     largest, trained = max(size for size, _ in layers), max(size for _, size in layers)
@@ -72,9 +80,11 @@ def layout(
         kv_heads = getattr(config, "num_key_value_heads", None) or heads
         keys = 2 * tokens * ranks * kv_heads * head_dim * compute.itemsize
     gradients = max(trained, root_trained) * (compute.itemsize + reduced.itemsize)
-    share = 0.0 if on_gpu and strategy.cpu_offload else master.itemsize / compute.itemsize / world
+    growth = master.itemsize / compute.itemsize
+    states = {Part.WEIGHTS: growth / world, Part.GRADIENTS: growth / world, Part.OPTIMIZER: optimizer_growth / world}
+    shares, host_shares = (dict.fromkeys(states, 0.0), states) if on_gpu and strategy.cpu_offload else (states, {})
     forward = fixed + gathered + keys
-    return Layout(dict.fromkeys(STATES, share), forward, forward + keys + gradients + kernels)
+    return Layout(shares, host_shares, forward, forward + fixed + keys + gradients + kernels)
 
 
 def _sizes(module: torch.nn.Module) -> tuple[int, int]:

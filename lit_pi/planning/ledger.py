@@ -13,6 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
+from lit_pi.planning.host import PinnedMemory
+
 
 class Part(StrEnum):
     """What memory is held for; the order is the table's."""
@@ -46,22 +48,34 @@ class Ledger(TorchDispatchMode):
     Args:
         vocabulary: tensors whose last dimension is this are logits.
         shares: bytes that a device holds for each byte booked of a part, 1 by default.
+        host_shares: bytes that the CPU's memory holds beside a GPU for each byte booked of a state, 0 by default; those
+            of weights and gradients are pinned.
 
     Attributes:
         peak: bytes of each part when their sum was largest.
         work: FLOP of matrix products and of causal attention, which counts half, and bytes read and written by others.
     """
 
-    def __init__(self, vocabulary: int, shares: Mapping[Part, float]) -> None:
+    def __init__(
+        self, vocabulary: int, shares: Mapping[Part, float], host_shares: Mapping[Part, float] | None = None
+    ) -> None:
         super().__init__()
         self._vocabulary = vocabulary
         self._shares = shares
+        self._host_shares = host_shares or {}
+        self._pinned = PinnedMemory()
+        self._blocks: dict[int, int] = {}
         self._booked: dict[int, tuple[Part, int]] = {}
         self._now: Counter[Part] = Counter()
         self._default = Part.ACTIVATIONS
         self._beside: Mapping[Part, int] = {}
         self.peak: dict[Part, float] = {}
         self.work: Counter[Work] = Counter()
+
+    @property
+    def host(self) -> float:
+        """Bytes that the CPU's memory holds beside a GPU."""
+        return self._pinned.bytes + self._now[Part.OPTIMIZER] * self._host_shares.get(Part.OPTIMIZER, 0)
 
     def start(self) -> None:
         """Forget the largest sum and the work so far, and not what is held."""
@@ -81,7 +95,7 @@ class Ledger(TorchDispatchMode):
 
     def own(self, part: Part, tensors: Iterable[Tensor]) -> None:
         """Book tensors for a part, whatever they were booked for."""
-        for storage in (storage for tensor in tensors for storage in _storages(tensor)):
+        for storage in (storage for tensor in tensors for storage in storages(tensor)):
             before = self._booked.get(storage._cdata)
             if before is None:
                 self._book(storage, part, storage.nbytes())
@@ -89,6 +103,12 @@ class Ledger(TorchDispatchMode):
                 self._now[before[0]] -= before[1]
                 self._now[part] += before[1]
                 self._booked[storage._cdata] = part, before[1]
+            if part in self._host_shares and part is not Part.OPTIMIZER:
+                self._pin(storage, storage.nbytes() * self._host_shares[part])
+
+    def _pin(self, storage: torch.UntypedStorage, size: float) -> None:
+        if storage._cdata not in self._blocks:
+            self._blocks[storage._cdata] = self._pinned.take(size)
 
     def _book(self, storage: torch.UntypedStorage, part: Part, size: int) -> None:
         place = storage._cdata
@@ -100,6 +120,8 @@ class Ledger(TorchDispatchMode):
     def _free(self, place: int) -> None:
         part, size = self._booked.pop(place)
         self._now[part] -= size
+        if (block := self._blocks.pop(place, None)) is not None:
+            self._pinned.give_back(block)
 
     def _note_peak(self) -> None:
         held = {part: self._now[part] * self._shares.get(part, 1.0) + self._beside.get(part, 0) for part in Part}
@@ -112,12 +134,13 @@ class Ledger(TorchDispatchMode):
         made = function(*args, **kwargs)
         fresh = False
         for tensor in tree_leaves(made):
-            for storage in _storages(tensor) if isinstance(tensor, Tensor) else ():
+            for storage in storages(tensor) if isinstance(tensor, Tensor) else ():
                 if storage._cdata not in self._booked:
                     logits = tensor.dim() > 1 and tensor.shape[-1] == self._vocabulary
-                    # Pinned memory is the host's, beside a GPU that is traced.
-                    size = 0 if kwargs.get("pin_memory") else storage.nbytes()
-                    self._book(storage, Part.LOGITS if logits else self._default, size)
+                    pinned = kwargs.get("pin_memory")
+                    self._book(storage, Part.LOGITS if logits else self._default, 0 if pinned else storage.nbytes())
+                    if pinned:
+                        self._pin(storage, storage.nbytes())
                     fresh = True
         self._count(function, args, kwargs, made, fresh)
         return made
@@ -140,10 +163,10 @@ def _ungrouped(tensors: Sequence[Tensor]) -> Iterator[tuple[int, ...]]:
     return ((each.shape[0], heads, *each.shape[2:]) for each in tensors)
 
 
-def _storages(tensor: Tensor) -> Iterator[torch.UntypedStorage]:
+def storages(tensor: Tensor) -> Iterator[torch.UntypedStorage]:
     """Of a tensor, or of those that one is made of, as an optimizer's quantised states are."""
     if is_traceable_wrapper_subclass(tensor):
         for name in tensor.__tensor_flatten__()[0]:
-            yield from _storages(getattr(tensor, name))
+            yield from storages(getattr(tensor, name))
     else:
         yield tensor.untyped_storage()

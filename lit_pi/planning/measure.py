@@ -19,21 +19,22 @@ _RESET_PEAK = "5"  # proc(5), /proc/pid/clear_refs
 class StepMeter(Callback):
     """Measures a fit's largest memory and its last step's time.
 
-    On GPUs memory is what torch's allocator has given out (`torch.cuda.max_memory_allocated`). On CPUs it is the
+    A GPU's memory is what torch's allocator has given out (`torch.cuda.max_memory_allocated`). The CPU's is the
     kernel's record of the process's largest resident memory, without growth of mapped files, above what was resident
     when training began, and the weights that were there by then. glibc keeps freed blocks below 32 MiB for later, a
     third of a small run's memory; while it measures, it gives them back.
 
     Attributes:
-        bytes: at the peak, on this rank.
+        bytes: on the device at the peak, on this rank.
+        host: bytes of the CPU's memory at the peak, on this rank.
         seconds: of the last step.
 
     Raises:
-        UserError: training began on CPUs where the kernel keeps no such record.
+        UserError: training began where the kernel keeps no such record.
     """
 
     def __init__(self) -> None:
-        self.bytes = 0
+        self.bytes = self.host = 0
         self.seconds = 0.0
         self._before = 0
         self._began = 0.0
@@ -42,16 +43,15 @@ class StepMeter(Callback):
         """Forget earlier peaks."""
         if pl_module.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(pl_module.device)
-            return
         return_freed_memory()
         try:
             (_PROCESS / "clear_refs").write_text(_RESET_PEAK)
         except OSError as error:
             raise UserError(
-                "the memory of CPU runs is measured with Linux's /proc/self/clear_refs, which cannot be written here: "
+                "the CPU's memory is measured with Linux's /proc/self/clear_refs, which cannot be written here: "
                 "leave out --verify"
             ) from error
-        weights = sum(_local(each).nbytes for each in pl_module.parameters())
+        weights = sum(local.nbytes for each in pl_module.parameters() if (local := _local(each)).device.type == "cpu")
         self._before = _resident("VmRSS") - _resident("RssFile") - weights
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *batch: Any) -> None:
@@ -64,10 +64,9 @@ class StepMeter(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the peak."""
+        self.host = self.bytes = _resident("VmHWM") - _resident("RssFile") - self._before
         if pl_module.device.type == "cuda":
             self.bytes = torch.cuda.max_memory_allocated(pl_module.device)
-        else:
-            self.bytes = _resident("VmHWM") - _resident("RssFile") - self._before
 
 
 def _resident(field: str) -> int:

@@ -1,5 +1,6 @@
 """What a training run will need, and how far its context could reach."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -19,23 +20,41 @@ CLOSE = 0.99
 """Part of a device's memory that the longest context uses at least."""
 
 
+class Memory(NamedTuple):
+    """What there is.
+
+    Attributes:
+        device: bytes of a device.
+        host: bytes of the CPU's memory for what is moved there from one GPU.
+    """
+
+    device: float
+    host: float
+
+    def filled(self, trace: Trace) -> float:
+        """Share that a step takes of whichever it fills more; it fits up to 1."""
+        return max(trace.bytes / self.device, trace.host / self.host)
+
+
 class Plan(NamedTuple):
     """Of one device and one step.
 
     Attributes:
         context_length: tokens of a sequence.
         tokens: of the device's batch.
-        peak: bytes by part when most are held.
+        peak: bytes on the device by part when most are held.
+        host: bytes in the CPU's memory beside a GPU.
         seconds: of a step, from rates measured on the device; communication is not in it.
-        memory: bytes that the device has.
+        memory: that there is.
         longest: context length in tokens whose step fits into that memory, 0 if none does.
     """
 
     context_length: int
     tokens: int
     peak: Mapping[Part, float]
+    host: float
     seconds: float
-    memory: float
+    memory: Memory
     longest: int
 
 
@@ -44,22 +63,23 @@ def seconds(trace: Trace, rates: Mapping[Work, float]) -> float:
     return sum(amount / rates[work] for work, amount in trace.work.items())
 
 
-def memory_of(device: torch.device) -> float:
-    """Bytes of a GPU, or what the host has to give."""
+def memory_of(device: torch.device, processes: int) -> Memory:
+    """What a device and the host it is in have for each of so many processes there."""
+    host = psutil.virtual_memory().available / processes
     if device.type == "cuda":
-        return float(torch.cuda.get_device_properties(device).total_memory)
-    return float(psutil.virtual_memory().available)
+        return Memory(torch.cuda.get_device_properties(device).total_memory, host)
+    return Memory(host, math.inf)
 
 
-def search(tracer: Tracer, first: Trace, memory: float) -> Iterator[Trace]:
+def search(tracer: Tracer, first: Trace, memory: Memory) -> Iterator[Trace]:
     """Traces of context lengths that come ever closer to filling the memory, from one that was traced.
 
-    Memory grows with the context length, linearly where no matrix of all pairs of tokens is held: a line through the
+    What is held grows with the context length, linearly where no matrix of all pairs of tokens is: a line through the
     longest that fits and the shortest that does not gives the next to try.
     """
-    fits, fails = (first, None) if first.bytes <= memory else (None, first)
+    fits, fails = (first, None) if memory.filled(first) <= 1 else (None, first)
     for _ in range(TRACES):
-        if fits is not None and fits.bytes > CLOSE * memory:
+        if fits is not None and memory.filled(fits) > CLOSE:
             return
         if fails is None:
             assert fits is not None
@@ -67,15 +87,15 @@ def search(tracer: Tracer, first: Trace, memory: float) -> Iterator[Trace]:
         elif fits is None:
             length = fails.context_length // 4
         else:
-            slope = (fails.context_length - fits.context_length) / (fails.bytes - fits.bytes)
-            # A little below the memory, so that it fits.
-            length = fits.context_length + int(slope * ((1 + CLOSE) / 2 * memory - fits.bytes))
+            slope = (fails.context_length - fits.context_length) / (memory.filled(fails) - memory.filled(fits))
+            # A little below all of it, so that it fits.
+            length = fits.context_length + int(slope * ((1 + CLOSE) / 2 - memory.filled(fits)))
         length = length // LENGTH_MULTIPLE * LENGTH_MULTIPLE
         if length < LENGTH_MULTIPLE or (fits is not None and length <= fits.context_length):
             return
         trace = tracer.step(length)
         yield trace
-        if trace.bytes <= memory:
+        if memory.filled(trace) <= 1:
             fits = trace
         else:
             fails = trace

@@ -18,7 +18,7 @@ from lit_pi.models.filling import replace_parameters
 from lit_pi.module import LitLlama
 from lit_pi.parallel import FSDP2
 from lit_pi.planning.layout import layout
-from lit_pi.planning.ledger import Ledger, Part, Work
+from lit_pi.planning.ledger import Ledger, Part, Work, storages
 
 WEIGHTS = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
 """Dtypes of weights by Lightning's precision, float32 for all others."""
@@ -33,15 +33,17 @@ class Trace(NamedTuple):
         context_length: tokens of a sequence.
         peak: bytes by part when most are held.
         work: FLOP and bytes.
+        host: bytes in the CPU's memory beside a GPU.
     """
 
     context_length: int
     peak: dict[Part, float]
     work: Counter[Work]
+    host: float = 0.0
 
     @property
     def bytes(self) -> float:
-        """Held at the peak."""
+        """On the device at the peak."""
         return sum(self.peak.values())
 
 
@@ -77,11 +79,8 @@ class Tracer:
         self._device = self._strategy.root_device
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         self.model = self._build(weights)
-        # Some optimizers make tables when they first step on many weights, of numbers that fake tensors do not have.
-        sample = nn.Parameter(torch.zeros(4096, dtype=weights))
-        sample.grad = torch.zeros_like(sample)
-        with torch.compiler.set_stance("force_eager"):
-            module.make_optimizer([sample]).step()
+        # Before fake tensors: some optimizers make tables when they first step, of numbers that those do not have.
+        self._optimizer_growth = _state_bytes(module, self._master) / max(_state_bytes(module, weights), 1)
         with self._fake:
             _materialise(self.model)
             self._optimizer: Optimizer = module.make_optimizer(
@@ -112,10 +111,12 @@ class Tracer:
         own = math.ceil(context_length / self.context_ranks)
         tokens = self._data.batch_size * own
         on_gpu = self._device.type == "cuda"
-        shares, forward, backward = layout(self.model, self._strategy, self._world, self._master, on_gpu, tokens)
+        shares, host_shares, forward, backward = layout(
+            self.model, self._strategy, self._world, self._master, self._optimizer_growth, on_gpu, tokens
+        )
         parameters = list(self.model.parameters())
         trained = [each for each in parameters if each.requires_grad]
-        ledger = Ledger(self.model.llm.config.vocab_size, shares)
+        ledger = Ledger(self.model.llm.config.vocab_size, shares, host_shares)
         hooks = [
             each.register_post_accumulate_grad_hook(lambda done: ledger.own(Part.GRADIENTS, [_gradient(done)]))
             for each in trained
@@ -141,7 +142,7 @@ class Tracer:
             hook.remove()
         # Queries of one rank, keys of all.
         ledger.work[Work.ATTENTION] *= self.context_ranks
-        return Trace(context_length, ledger.peak, ledger.work)
+        return Trace(context_length, ledger.peak, ledger.work, ledger.host)
 
     def _loss(self, own: int, context_length: int) -> Tensor:
         batch = self._batch(own)
@@ -169,6 +170,16 @@ def _materialise(model: nn.Module) -> None:
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, torch.empty_like(buffer, device="cpu"))
+
+
+def _state_bytes(module: LitLlama, dtype: torch.dtype) -> int:
+    """Of an optimizer's states of a few weights."""
+    sample = nn.Parameter(torch.zeros(4096, dtype=dtype))
+    sample.grad = torch.zeros_like(sample)
+    optimizer = module.make_optimizer([sample])
+    with torch.compiler.set_stance("force_eager"):
+        optimizer.step()
+    return sum(storage.nbytes() for tensor in _tensors(optimizer) for storage in storages(tensor))
 
 
 def _gradient(parameter: Tensor) -> Tensor:

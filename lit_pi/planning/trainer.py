@@ -22,7 +22,12 @@ class PlanningTrainer(Trainer):
     """Lightning's Trainer with `plan` beside `fit`."""
 
     def plan(
-        self, model: LitLlama, datamodule: LongContextData, verify: bool = False, memory_gib: float | None = None
+        self,
+        model: LitLlama,
+        datamodule: LongContextData,
+        verify: bool = False,
+        memory_gib: float | None = None,
+        host_memory_gib: float | None = None,
     ) -> Plan:
         """Predict the memory and time of a training step, and the longest context that fits.
 
@@ -31,14 +36,18 @@ class PlanningTrainer(Trainer):
             datamodule: with which batches.
             verify: run two steps and show what was measured beside what was predicted.
             memory_gib: GiB of a device; what it has by default.
+            host_memory_gib: GiB of the CPU's memory for what each GPU moves there; its share of what is free by
+                default.
 
         Raises:
-            UserError: `memory_gib` is not positive.
+            UserError: `memory_gib` or `host_memory_gib` is not positive.
         """
-        if memory_gib is not None and memory_gib <= 0:
-            raise UserError(f"memory_gib is {memory_gib:g}: it must be positive, as the memory of a device is")
         device = self.strategy.root_device
-        memory = memory_of(device) if memory_gib is None else memory_gib * GIB
+        memory = memory_of(device, self.num_devices)
+        if memory_gib is not None:
+            memory = memory._replace(device=_bytes("memory_gib", memory_gib))
+        if host_memory_gib is not None:
+            memory = memory._replace(host=_bytes("host_memory_gib", host_memory_gib))
         with Progress(disable=not self.is_global_zero, transient=True) as progress:
             task = progress.add_task("Tracing steps", total=TRACES + 1)
             tracer = Tracer(self, model, datamodule)
@@ -54,9 +63,10 @@ class PlanningTrainer(Trainer):
             context_length=datamodule.context_length,
             tokens=tokens,
             peak=trace.peak,
+            host=trace.host,
             seconds=seconds(trace, rates(config, head_dim, tokens, tracer.dtype, device)),
             memory=memory,
-            longest=max((each.context_length for each in traces if each.bytes <= memory), default=0),
+            longest=max((each.context_length for each in traces if memory.filled(each) <= 1), default=0),
         )
         meter = self._two_steps(model, datamodule) if verify else None
         if self.is_global_zero:
@@ -72,6 +82,12 @@ class PlanningTrainer(Trainer):
         return meter
 
 
+def _bytes(option: str, gib: float) -> float:
+    if gib <= 0:
+        raise UserError(f"{option} is {gib:g}: it must be positive, as an amount of memory is")
+    return gib * GIB
+
+
 def table(plan: Plan, meter: StepMeter | None) -> Table:
     """A plan, beside what was measured."""
     total = sum(plan.peak.values())
@@ -83,12 +99,17 @@ def table(plan: Plan, meter: StepMeter | None) -> Table:
     for part, size in plan.peak.items():
         shown.add_row(part, f"{size / size_of_unit:,.2f} {unit}")
     shown.add_section()
-    for name, kind, predicted, measured in (
-        ("memory at the peak", unit, total / size_of_unit, None if meter is None else meter.bytes / size_of_unit),
-        ("step", "s", plan.seconds, None if meter is None else meter.seconds),
-    ):
-        cells = [] if measured is None else [f"{measured:,.2f} {kind}", f"{predicted / measured - 1:+.0%}"]
-        shown.add_row(name, f"{predicted:,.2f} {kind}", *cells)
+
+    def compare(name: str, predicted: float, measured: float, one: float, unit: str) -> None:
+        cells = [f"{measured / one:,.2f} {unit}", f"{predicted / measured - 1:+.0%}"] if measured else []
+        shown.add_row(name, f"{predicted / one:,.2f} {unit}", *cells)
+
+    compare("memory at the peak", total, meter.bytes if meter else 0, size_of_unit, unit)
+    room = f"{plan.memory.device / GIB:,.1f} GiB"
+    if plan.host:
+        compare("the CPU's memory", plan.host, meter.host if meter else 0, size_of_unit, unit)
+        room += f", {plan.memory.host / GIB:,.1f} of the CPU's"
+    compare("step", plan.seconds, meter.seconds if meter else 0, 1, "s")
     shown.add_row("tokens a second", f"{plan.tokens / plan.seconds:,.0f}")
-    shown.add_row(f"longest context in {plan.memory / GIB:,.1f} GiB", f"{plan.longest:,} tokens")
+    shown.add_row(f"longest context in {room}", f"{plan.longest:,} tokens")
     return shown

@@ -161,6 +161,23 @@ def test_one_compiled_graph_serves_all_layers(monkeypatch: pytest.MonkeyPatch) -
     torch._dynamo.reset()
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.filterwarnings("ignore:The .grad attribute")
+def test_only_layers_inputs_go_to_the_cpu(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not weights and phases, which stay in the GPU's memory anyway; a generator's state does."""
+    moved = []
+    pack = offload._pack
+    monkeypatch.setattr(offload, "_pack", lambda tensor, pin: moved.append(tensor) or pack(tensor, pin))
+    monkeypatch.setattr(compilation, "BACKEND", "aot_eager")
+    torch._dynamo.reset()
+    model = built(Extrapolate(), ActivationCheckpointing("full", offload=True))
+    for layer in model.layer_forwards:
+        layer.compiled = compiled
+    model(TOKENS[:, :-1], TOKENS[:, 1:]).mean().backward()
+    assert [each.nbytes for each in moved if each.is_floating_point()] == [2 * 100 * 128 * 8] * LAYERS
+    torch._dynamo.reset()
+
+
 def test_settings_that_do_nothing_are_refused() -> None:
     for settings in ({"offload": True}, {"every_n_layers": 2}):
         with pytest.raises(UserError, match="chooses no layers with mode `none`"):

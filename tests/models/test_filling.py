@@ -29,7 +29,7 @@ def test_filled_models_are_built_ones(tied: bool, tmp_path: Path) -> None:
     built.save_pretrained(tmp_path, max_shard_size="20KB")
     for lazy in (source, Pretrained(str(tmp_path))):
         torch.manual_seed(3)
-        llm, found, fill = lazy.lazily()
+        llm, found, fill = lazy.lazily(torch.device("cpu"))
         assert found == rope
         assert numbers(llm) == len(list(llm.parameters()))
         llm.model.embed_tokens.apply(fill)
@@ -43,3 +43,11 @@ def test_filled_models_are_built_ones(tied: bool, tmp_path: Path) -> None:
         assert (llm.lm_head.weight is llm.model.embed_tokens.weight) == tied
         for name, weight in built.named_parameters():
             assert torch.equal(llm.get_parameter(name), weight), name
+
+
+def test_weights_are_made_where_they_will_be(tmp_path: Path) -> None:
+    source = FromScratch(config=CONFIG)
+    source.build()[0].save_pretrained(tmp_path)
+    for lazy in (source, Pretrained(str(tmp_path))):
+        llm, _, fill = lazy.lazily(torch.device("meta"))
+        assert {weight.device.type for weight in llm.apply(fill).parameters()} == {"meta"}

@@ -1,13 +1,16 @@
 """What is predicted of a step is what a step needs."""
 
+import math
 import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from lightning.pytorch import Trainer
 from strategies import STRATEGIES
 from transformers import LlamaConfig
@@ -18,8 +21,9 @@ from lit_pi.models import FromScratch, LoRA, Pretrained, linear_cross_entropy
 from lit_pi.models.activation_checkpointing import ActivationCheckpointing
 from lit_pi.module import LitLlama
 from lit_pi.parallel import FSDP2
+from lit_pi.planning.host import PinnedMemory
 from lit_pi.planning.ledger import Part, Work
-from lit_pi.planning.plan import search
+from lit_pi.planning.plan import Memory, search
 from lit_pi.planning.tracer import Trace, Tracer
 from lit_pi.positions import Extrapolate, PositionStrategy
 
@@ -31,11 +35,22 @@ LAYER = 4 * HIDDEN**2 + 3 * HIDDEN * WIDE
 PARAMETERS = LAYERS * (LAYER + 2 * HIDDEN) + 2 * VOCABULARY * HIDDEN + HIDDEN
 
 
+class Bytewise(torch.optim.SGD):
+    """A state of one byte a weight."""
+
+    def step(self, closure: None = None) -> None:
+        super().step(closure)
+        for weight in self.param_groups[0]["params"]:
+            if not self.state[weight]:
+                self.state[weight]["byte"] = torch.zeros_like(weight, dtype=torch.uint8)
+
+
 def tracer(
     position: PositionStrategy | None = None,
     checkpointing: str = "none",
     offload: bool = False,
     packing: str = "concatenated",
+    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
     **trainer: object,
 ) -> Tracer:
     config = {
@@ -45,6 +60,7 @@ def tracer(
     module = LitLlama(
         FromScratch(config=config),
         position or Extrapolate(),
+        optimizer=optimizer,
         activation_checkpointing=ActivationCheckpointing(checkpointing, offload=offload),
     )
     options = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False} | trainer
@@ -87,7 +103,36 @@ def test_what_waits_in_pinned_memory_is_the_hosts() -> None:
     for layer in offloaded.model.layer_forwards:
         layer.pin = True  # as beside a GPU
     expected = kept.step(LONG).peak[Part.ACTIVATIONS] - LAYERS * LONG * HIDDEN * 4
-    assert offloaded.step(LONG).peak[Part.ACTIVATIONS] == pytest.approx(expected, rel=0.05)
+    found = offloaded.step(LONG)
+    assert found.peak[Part.ACTIVATIONS] == pytest.approx(expected, rel=0.05)
+    assert found.host == LAYERS * LONG * HIDDEN * 4  # a power of two
+
+
+def test_offloaded_states_are_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's allocator gives powers of two; `block` of each weight, and of its gradient."""
+    monkeypatch.setattr(FSDP2, "root_device", torch.device("cuda"))
+    prepared = tracer(checkpointing="full", strategy=FSDP2(cpu_offload=True), precision="32-true")
+    blocks = sum(2 ** math.ceil(math.log2(4 * each.numel())) for each in prepared.model.parameters())
+    found = prepared.step(TOKENS)
+    assert found.host == pytest.approx(2 * blocks + 8 * PARAMETERS, rel=0.001)
+    assert not any(found.peak[part] for part in (Part.WEIGHTS, Part.GRADIENTS, Part.OPTIMIZER))
+    assert prepared.step(LONG).host == found.host  # activations stay on the GPU
+
+
+def test_a_freed_pinned_block_serves_its_own_size_only() -> None:
+    memory = PinnedMemory()
+    for size, held in ((900, 1024), (1024, 1024), (1025, 3072), (3, 3076)):
+        memory.give_back(memory.take(size))
+        assert memory.bytes == held
+    memory.take(600)
+    memory.take(600)
+    assert memory.bytes == 3076 + 1024
+
+
+def test_optimizer_states_follow_the_master_weights_only_if_they_do() -> None:
+    """Compute in bfloat16, master weights in float32: states of a dtype of their own do not double with them."""
+    found = tracer(strategy=FSDP2(), optimizer=Bytewise).step(TOKENS).peak
+    assert found[Part.OPTIMIZER] == pytest.approx(PARAMETERS, rel=0.001)
 
 
 def test_shards_and_precision_divide_states() -> None:
@@ -132,15 +177,16 @@ def test_every_kind_of_strategy_is_traced_and_leaves_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("power", [1, 2])
 @pytest.mark.parametrize("start", [64, 4096, 2**20])
-def test_the_longest_context_nearly_fills_the_memory(power: int, start: int) -> None:
+@pytest.mark.parametrize("scarce", ["device", "host"])
+def test_the_longest_context_nearly_fills_the_memory(scarce: str, power: int, start: int) -> None:
     def step(length: int) -> Trace:
-        return Trace(length, {Part.ACTIVATIONS: 1000 + length**power}, Counter())
+        return Trace(length, {Part.ACTIVATIONS: 1000 + length**power}, Counter(), 50 + length)
 
-    memory = 1000 + 10_000**power
+    memory = Memory(1000 + 10_000**power, math.inf) if scarce == "device" else Memory(math.inf, 50 + 10_000)
     lengths = [each.context_length for each in search(SimpleNamespace(step=step), step(start), memory)]
-    longest = max(length for length in [start, *lengths] if step(length).bytes <= memory)
+    longest = max(length for length in [start, *lengths] if memory.filled(step(length)) <= 1)
     assert 0.97 * 10_000 < longest <= 10_000
-    assert not list(search(SimpleNamespace(step=step), step(start), 1000))[-1].context_length > start
+    assert not list(search(SimpleNamespace(step=step), step(start), Memory(1000, 1e9)))[-1].context_length > start
 
 
 def test_prediction_is_within_15_percent_of_what_is_measured(tmp_path: Path, tiny: list[str]) -> None:
@@ -161,5 +207,6 @@ def test_prediction_is_within_15_percent_of_what_is_measured(tmp_path: Path, tin
 
 
 def test_memory_that_is_none_is_refused(tiny: list[str]) -> None:
-    with pytest.raises(Exception, match="memory_gib is 0: it must be positive"):
-        LitPiCLI(["plan", *tiny, "--memory_gib=0"])
+    for option in ("memory_gib", "host_memory_gib"):
+        with pytest.raises(Exception, match=f"^{option} is 0: it must be positive"):
+            LitPiCLI(["plan", *tiny, f"--{option}=0"])
