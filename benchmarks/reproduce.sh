@@ -39,7 +39,7 @@ for part in "$@"; do
         --output "$output/$part.json" ;;
     curves) python benchmarks/loss_curves.py --hidden-size 512 --layers 6 --output "$output/$part" ;;
     longest) longest --data.context_length 304000 ;;
-    longest_offloaded) longest --data.context_length "${LENGTH:-300000}" --trainer.strategy FSDP2 \
+    longest_offloaded) longest --data.context_length "${LENGTH:-294912}" --trainer.strategy FSDP2 \
         --trainer.strategy.cpu_offload true ;;
     fits) plan --model.llm.size 7b --model.position.scale 16 --data.context_length 32768 \
         --trainer.precision bf16-mixed --model.optimizer configs/optimizer/adamw.yaml \

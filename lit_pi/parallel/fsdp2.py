@@ -23,6 +23,10 @@ from lit_pi.parallel.checkpoint_io import AtomicCheckpointIO
 Dtype = Literal["float32", "bfloat16"]
 
 
+LOW_BIT_OPTIMIZERS = {"Adam8bit", "AdamW8bit", "Adam4bit", "AdamW4bit", "AdamFp8", "AdamWFp8"}
+"""torchao's whose states torch cannot compile when they are sharded on their device (pytorch/ao, pull request 4216)."""
+
+
 class FSDP2(ModelParallelStrategy):
     """Lightning's `ModelParallelStrategy`, sharding every decoder layer over all ranks.
 
@@ -41,7 +45,8 @@ class FSDP2(ModelParallelStrategy):
             divides the number of devices.
 
     Raises:
-        UserError: `context_parallel_size` is not positive, or does not divide the number of devices.
+        UserError: `context_parallel_size` is not positive, or does not divide the number of devices; the optimizer is
+            one of torchao's with states of 8 bits or fewer, unless `cpu_offload` moves them from a GPU.
     """
 
     def __init__(
@@ -119,6 +124,19 @@ class FSDP2(ModelParallelStrategy):
             return
         assert self.lightning_module is not None
         self.lightning_module._device = self.root_device
+
+    def setup_optimizers(self, trainer: Trainer) -> None:
+        """Make the optimizers, and refuse what would fail in its first step."""
+        super().setup_optimizers(trainer)
+        if self.cpu_offload and self.root_device.type == "cuda":
+            return
+        for kind in map(type, self.optimizers):
+            if kind.__module__.startswith("torchao.") and kind.__name__ in LOW_BIT_OPTIMIZERS:
+                raise UserError(
+                    f"model.optimizer is torchao's {kind.__name__}, whose states FSDP2 cannot shard on their device: "
+                    "take configs/optimizer/adamw_stochastic_rounding.yaml, set trainer.strategy.cpu_offload on a GPU, "
+                    "or train on one device with `--trainer.strategy auto`"
+                )
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
