@@ -105,11 +105,10 @@ def table(plan: Plan, meter: StepMeter | None) -> Table:
         shown.add_row(name, f"{predicted / one:,.2f} {unit}", *cells)
 
     compare("memory at the peak", total, meter.bytes if meter else 0, size_of_unit, unit)
-    room = f"{plan.memory.device / GIB:,.1f} GiB"
     if plan.host:
-        compare("the CPU's memory", plan.host, meter.host if meter else 0, size_of_unit, unit)
-        room += f", {plan.memory.host / GIB:,.1f} of the CPU's"
+        name = f"the CPU's, of {plan.memory.host / GIB:,.1f} GiB"
+        compare(name, plan.host, meter.host if meter else 0, size_of_unit, unit)
     compare("step", plan.seconds, meter.seconds if meter else 0, 1, "s")
     shown.add_row("tokens a second", f"{plan.tokens / plan.seconds:,.0f}")
-    shown.add_row(f"longest context in {room}", f"{plan.longest:,} tokens")
+    shown.add_row(f"longest context in {plan.memory.device / GIB:,.1f} GiB", f"{plan.longest:,} tokens")
     return shown

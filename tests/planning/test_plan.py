@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from rich.console import Console
 from strategies import STRATEGIES
 from transformers import LlamaConfig
 
@@ -23,8 +24,10 @@ from lit_pi.module import LitLlama
 from lit_pi.parallel import FSDP2
 from lit_pi.planning.host import PinnedMemory
 from lit_pi.planning.ledger import Part, Work
-from lit_pi.planning.plan import Memory, search
+from lit_pi.planning.measure import StepMeter
+from lit_pi.planning.plan import Memory, Plan, search
 from lit_pi.planning.tracer import Trace, Tracer
+from lit_pi.planning.trainer import GIB, table
 from lit_pi.positions import Extrapolate, PositionStrategy
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -187,6 +190,17 @@ def test_the_longest_context_nearly_fills_the_memory(scarce: str, power: int, st
     longest = max(length for length in [start, *lengths] if memory.filled(step(length)) <= 1)
     assert 0.97 * 10_000 < longest <= 10_000
     assert not list(search(SimpleNamespace(step=step), step(start), Memory(1000, 1e9)))[-1].context_length > start
+
+
+def test_the_cpus_memory_is_shown_beside_a_gpus(capsys: pytest.CaptureFixture[str]) -> None:
+    meter = StepMeter()
+    meter.bytes, meter.host, meter.seconds = 4 * GIB, 10 * GIB, 2.0
+    for host, shown in ((12.0 * GIB, r"the CPU's, of 100.0 GiB.* 12.00 GiB .* 10.00 GiB .*\+20%"), (0.0, None)):
+        plan = Plan(64, 64, {Part.WEIGHTS: 4.0 * GIB}, host, 1.0, Memory(80 * GIB, 100 * GIB), 64)
+        Console(width=100).print(table(plan, meter))
+        said = capsys.readouterr().out
+        assert re.search(r"memory at the peak.* 4.00 GiB .* 4.00 GiB .*\+0%", said)
+        assert re.search(shown, said) if shown else "the CPU's" not in said
 
 
 def test_prediction_is_within_15_percent_of_what_is_measured(tmp_path: Path, tiny: list[str]) -> None:
