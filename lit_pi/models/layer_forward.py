@@ -82,14 +82,16 @@ class LayerForward:
         if not torch.is_grad_enabled():
             return self._run("none", hidden_states, *args, **kwargs)
         before = torch.cuda.memory_allocated() if self.measure is not None else 0
-        # Compiled layers have autograd keep weights and phases too.
-        staying = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
-        staying += self._layer.parameters()
-        with KeptOnCpu(self.pin, staying) if self.offload else nullcontext():
+        with self._offloading(args, kwargs) if self.offload else nullcontext():
             output = self._run(self.mode, hidden_states, *args, **kwargs)
         if self.measure is not None:
             self.measure(torch.cuda.memory_allocated() - before)
         return output
+
+    def _offloading(self, *shared: Any) -> KeptOnCpu:
+        # Compiled layers have autograd keep weights, and what all layers get, too.
+        staying = [each for each in tree_leaves(shared) if isinstance(each, Tensor)]
+        return KeptOnCpu(self.pin, [*staying, *self._layer.parameters()])
 
     def _run(self, mode: Mode, *args: Any, **kwargs: Any) -> Tensor:
         if self._rotary.position.attention_rule is not None:

@@ -54,7 +54,7 @@ def layout(
         strategy: Lightning's.
         world: devices.
         master: dtype of the weights that the optimizer changes.
-        optimizer_growth: bytes of its states of such weights for each byte of weights in the compute dtype.
+        optimizer_growth: bytes of the optimizer's states under such weights for each byte under the model's own.
         on_gpu: whether the devices are GPUs.
         tokens: of a batch on one device.
     """
