@@ -120,7 +120,9 @@ class Throughput(Callback):
             "convention": CONVENTION, "devices": trainer.world_size,
             "protocol": pl_module.describe(),
         }  # fmt: skip
-        Path(trainer.default_root_dir, FILE).write_text(json.dumps(record, indent=2))
+        run = Path(trainer.default_root_dir)
+        run.mkdir(parents=True, exist_ok=True)  # no checkpoint may be there yet, and loggers write where they like
+        (run / FILE).write_text(json.dumps(record, indent=2))
 
     def _interrupt(self, module: LightningModule) -> None:
         if self._start is not None and self._tokens:  # amid the batches of a step

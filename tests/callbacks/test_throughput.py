@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lit_pi.callbacks import Throughput, throughput
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -94,7 +94,7 @@ def fit(clock: Clock, texts: Path, run: Path, steps: int, **options: Any) -> dic
         accelerator="cpu", devices=1, max_steps=steps, default_root_dir=run, enable_progress_bar=False,
         enable_model_summary=False, num_sanity_val_steps=1, check_val_every_n_epoch=None,
         callbacks=[Throughput(), ModelCheckpoint(run / "checkpoints", every_n_train_steps=save)],
-        logger=TensorBoardLogger(run, name="", version=""), **{"val_check_interval": 100, **options},
+        **{"val_check_interval": 100, "logger": TensorBoardLogger(run, name="", version=""), **options},
     )  # fmt: skip
     trainer.fit(Timed(clock), data)
     record = json.loads((run / "throughput.json").read_text())
@@ -139,6 +139,11 @@ def test_validation_amid_a_step_is_left_out(clock: Clock, texts: Path, tmp_path:
     record = fit(clock, texts, tmp_path, 5, val_check_interval=7, accumulate_grad_batches=2)
     first, second = (sum(learning(range(first, first + 2))) for first in (6, 8))
     assert record["step_seconds"] == pytest.approx([LOADING + first, 2 * LOADING + second])
+
+
+def test_a_logger_elsewhere_and_no_checkpoint_leave_the_record(clock: Clock, texts: Path, tmp_path: Path) -> None:
+    logger = CSVLogger(tmp_path / "elsewhere")
+    assert fit(clock, texts, tmp_path / "new", 5, logger=logger, limit_val_batches=0)["step"] == 5
 
 
 def test_means_since_the_last_time_are_scalars(clock: Clock, texts: Path, tmp_path: Path) -> None:
