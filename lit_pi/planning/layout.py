@@ -37,13 +37,14 @@ def layout(
     optimizer_growth: float,
     on_gpu: bool,
     tokens: int,
+    gathers: bool,
 ) -> Layout:
     """The layout of a model of any dtype.
 
     FSDP2: states are sharded in the master dtype. Gathered in the compute dtype are the root's own weights (from the
     forward's start to the backward's end), the layer at work and the one that arrives meanwhile; gradients of a layer
     or the root stand whole in the compute dtype and once more in the dtype that is reduced. Where sequences are split,
-    a layer's keys and values are gathered, and in the backward pass their gradients stand beside them. With
+    a layer's keys and values come from all ranks, and in the backward pass their gradients stand beside them. With
     `cpu_offload` the host holds a GPU's states.
     DDP: gradients stand in buckets too.
     GPU: FlashAttention-2 and cuDNN sum the queries' gradients in float32, beside one float32 a query and head; the
@@ -57,6 +58,7 @@ def layout(
         optimizer_growth: bytes of the optimizer's states under such weights for each byte under the model's own.
         on_gpu: whether the devices are GPUs.
         tokens: of a batch on one device.
+        gathers: whether the step itself gathers keys and values.
     """
     config = model.llm.config
     heads = config.num_attention_heads
@@ -76,7 +78,7 @@ def layout(
     )
     gathered = (root + 2 * largest) * compute.itemsize
     keys = 0
-    if (ranks := strategy.context_parallel_size) > 1:
+    if (ranks := strategy.context_parallel_size) > 1 and not gathers:
         kv_heads = getattr(config, "num_key_value_heads", None) or heads
         keys = 2 * tokens * ranks * kv_heads * head_dim * compute.itemsize
     gradients = max(trained, root_trained) * (compute.itemsize + reduced.itemsize)

@@ -2,17 +2,20 @@
 
 import math
 from collections import Counter
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import Trainer
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed.device_mesh import init_device_mesh
 from torch.optim import Optimizer
 
 from lit_pi.batches import IGNORE, TrainingBatch
 from lit_pi.data import LongContextData
+from lit_pi.errors import UserError
 from lit_pi.models import LanguageModel
 from lit_pi.models.filling import replace_parameters
 from lit_pi.module import LitLlama
@@ -51,7 +54,8 @@ class Tracer:
     """Runs steps as `fit` would: the model with its activation checkpointing and adapter, and its optimizer.
 
     torch's fake tensors run the operations of a CPU; `layout` adds what differs on GPUs and under a parallelism. Of a
-    sequence that is split over ranks, one rank's part is run.
+    sequence that is split over ranks, one rank's part is run, with the others' keys and values where a dense mask needs
+    them.
 
     Args:
         trainer: says precision, parallelism and devices.
@@ -62,6 +66,9 @@ class Tracer:
         model: without data.
         context_ranks: ranks that split a sequence.
         dtype: of the computation.
+
+    Raises:
+        UserError: a step is asked for that gathers keys and values, in a process of a group that is at work.
     """
 
     def __init__(self, trainer: Trainer, module: LitLlama, data: LongContextData) -> None:
@@ -77,6 +84,8 @@ class Tracer:
         weights = self._strategy.compute_dtype if isinstance(self._strategy, FSDP2) else self._master
         self.dtype = self._autocast or weights
         self._device = self._strategy.root_device
+        rule = module.position.attention_rule
+        self._gathers = self.context_ranks > 1 and (self._device.type != "cuda" or rule is not None)
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         self.model = self._build(weights)
         # Before fake tensors: some optimizers make tables when they first step, of numbers that those do not have.
@@ -112,8 +121,9 @@ class Tracer:
         tokens = self._data.batch_size * own
         on_gpu = self._device.type == "cuda"
         shares, host_shares, forward, backward = layout(
-            self.model, self._strategy, self._world, self._master, self._optimizer_growth, on_gpu, tokens
-        )
+            self.model, self._strategy, self._world, self._master, self._optimizer_growth, on_gpu,
+            tokens, self._gathers,
+        )  # fmt: skip
         parameters = list(self.model.parameters())
         trained = [each for each in parameters if each.requires_grad]
         ledger = Ledger(self.model.llm.config.vocab_size, shares, host_shares)
@@ -121,7 +131,7 @@ class Tracer:
             each.register_post_accumulate_grad_hook(lambda done: ledger.own(Part.GRADIENTS, [_gradient(done)]))
             for each in trained
         ]
-        with self._fake, ledger, torch.compiler.set_stance("force_eager"):
+        with self._splitting(), self._fake, ledger, torch.compiler.set_stance("force_eager"):
             ledger.own(Part.WEIGHTS, parameters)
             ledger.own(Part.OPTIMIZER, _tensors(self._optimizer))
             # The first step makes states, and gradients that the second one accumulates into.
@@ -129,7 +139,7 @@ class Tracer:
                 if start:
                     ledger.start()
                 with ledger.phase(Part.ACTIVATIONS, {Part.WORKSPACE: forward}):
-                    loss = self._loss(own, context_length)
+                    loss = self._loss(context_length if self._gathers else own, context_length)
                 with ledger.phase(Part.WORKSPACE, {Part.WORKSPACE: backward}):
                     loss.backward()
                 with ledger.phase(Part.OPTIMIZER):
@@ -140,12 +150,30 @@ class Tracer:
                 del loss
         for hook in hooks:
             hook.remove()
-        # Queries of one rank, keys of all.
-        ledger.work[Work.ATTENTION] *= self.context_ranks
+        if not self._gathers:  # queries of one rank, keys of all
+            ledger.work[Work.ATTENTION] *= self.context_ranks
         return Trace(context_length, ledger.peak, ledger.work, ledger.host)
 
-    def _loss(self, own: int, context_length: int) -> Tensor:
-        batch = self._batch(own)
+    @contextmanager
+    def _splitting(self) -> Iterator[None]:
+        """Let the model gather keys and values of ranks that are not there."""
+        if not self._gathers:
+            yield
+            return
+        if distributed.is_initialized():
+            raise UserError("a split of sequences cannot be planned in a process that trains: plan it in a fresh one")
+        from torch.testing._internal.distributed.fake_pg import FakeStore  # without a stable name yet
+
+        distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=self.context_ranks)
+        try:
+            self.model.sequence_mesh = init_device_mesh("cpu", (self.context_ranks,))
+            yield
+        finally:
+            self.model.sequence_mesh = None
+            distributed.destroy_process_group()
+
+    def _loss(self, seq: int, context_length: int) -> Tensor:
+        batch = self._batch(seq)
         autocast = torch.autocast("cpu", self._autocast) if self._autocast else nullcontext()
         with autocast:
             token_nll = self.model(

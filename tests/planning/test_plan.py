@@ -14,10 +14,12 @@ import torch
 from lightning.pytorch import Trainer
 from rich.console import Console
 from strategies import STRATEGIES
+from torch import distributed
 from transformers import LlamaConfig
 
 from lit_pi.cli import LitPiCLI
 from lit_pi.data import LongContextData
+from lit_pi.errors import UserError
 from lit_pi.models import FromScratch, LoRA, Pretrained, linear_cross_entropy
 from lit_pi.models.activation_checkpointing import ActivationCheckpointing
 from lit_pi.module import LitLlama
@@ -147,12 +149,32 @@ def test_shards_and_precision_divide_states() -> None:
         assert found[Part.OPTIMIZER] == pytest.approx(8 * PARAMETERS / world, rel=0.01)
 
 
-def test_split_sequences_divide_activations_and_work() -> None:
-    whole, split = (tracer(strategy=FSDP2(context_parallel_size=size), devices=4).step(LONG) for size in (1, 4))
-    assert split.peak[Part.ACTIVATIONS] == pytest.approx(whole.peak[Part.ACTIVATIONS] / 4, rel=0.05)
-    assert split.work[Work.ATTENTION] == pytest.approx(whole.work[Work.ATTENTION] / 4)
+def split(size: int) -> Trace:
+    return tracer(strategy=FSDP2(context_parallel_size=size), devices=4).step(LONG)
+
+
+def test_split_sequences_divide_activations_and_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On GPUs, where keys and values pass by."""
+    monkeypatch.setattr(FSDP2, "root_device", torch.device("cuda"))
+    whole, part = split(1), split(4)
+    assert part.peak[Part.ACTIVATIONS] == pytest.approx(whole.peak[Part.ACTIVATIONS] / 4, rel=0.05)
+    assert part.work[Work.ATTENTION] == pytest.approx(whole.work[Work.ATTENTION] / 4)
     # Keys and values of all ranks in a layer, and their gradients.
-    assert split.peak[Part.WORKSPACE] > whole.peak[Part.WORKSPACE] / 4 + 2 * LONG * HIDDEN * 2
+    assert part.peak[Part.WORKSPACE] > whole.peak[Part.WORKSPACE] / 4 + 2 * LONG * HIDDEN * 2
+
+
+def test_ranks_without_a_ring_keep_keys_of_all_and_a_mask_in_every_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On CPUs, in bfloat16 after FSDP2's default."""
+    whole, part = split(1), split(4)
+    keys_of_others = 2 * LONG * HIDDEN * 2 * 3 / 4
+    mask = LONG / 4 * LONG * 2
+    expected = whole.peak[Part.ACTIVATIONS] / 4 + LAYERS * (keys_of_others + mask)
+    assert part.peak[Part.ACTIVATIONS] == pytest.approx(expected, rel=0.15)
+    assert part.work[Work.ATTENTION] == pytest.approx(whole.work[Work.ATTENTION] / 4)
+    assert not distributed.is_initialized()
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    with pytest.raises(UserError, match="plan it in a fresh one"):
+        split(4)
 
 
 def test_an_adapter_trains_little_and_tied_weights_count_once(tmp_path: Path) -> None:
