@@ -174,7 +174,8 @@ def test_only_layers_inputs_go_to_the_cpu(compiled: bool, monkeypatch: pytest.Mo
     for layer in model.layer_forwards:
         layer.compiled = compiled
     model(TOKENS[:, :-1], TOKENS[:, 1:]).mean().backward()
-    assert [each.nbytes for each in moved if each.is_floating_point()] == [2 * 100 * 128 * 8] * LAYERS
+    sizes = [each.nbytes for each in moved if each.is_floating_point() and each.numel()]
+    assert sizes == [2 * 100 * 128 * 8] * LAYERS
     torch._dynamo.reset()
 
 
