@@ -7,13 +7,15 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
+import torch
+
 from lit_pi import __version__
 from lit_pi.errors import UserError
 
 FILE = "results.json"
 SCHEMA_VERSION = 1
-PACKAGES = ("torch", "transformers", "lightning", "tokenizers", "numpy")
-"""Whose versions a record holds, beside those of lit_pi and Python."""
+PACKAGES = ("transformers", "lightning", "tokenizers", "numpy")
+"""Whose versions a record holds, beside those of lit_pi, Python and torch, which says its CUDA's too."""
 
 
 def add_record(run: Path, record: dict[str, Any]) -> Path:
@@ -31,7 +33,8 @@ def add_record(run: Path, record: dict[str, Any]) -> Path:
     path = run / FILE
     kept = [other for other in (load_records(run) if path.exists() else []) if _key(other) != _key(record)]
     run.mkdir(parents=True, exist_ok=True)
-    versions = {"lit_pi": __version__, "python": python_version()} | {name: version(name) for name in PACKAGES}
+    versions = {"lit_pi": __version__, "python": python_version(), "torch": torch.__version__}
+    versions |= {name: version(name) for name in PACKAGES}
     content = {"schema_version": SCHEMA_VERSION, "records": [*kept, record | {"versions": versions}]}
     beside = path.with_name(f"{FILE}.new")
     with beside.open("w") as file:
