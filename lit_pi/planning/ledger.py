@@ -56,13 +56,11 @@ class Ledger(TorchDispatchMode):
         work: FLOP of matrix products and of causal attention, which counts half, and bytes read and written by others.
     """
 
-    def __init__(
-        self, vocabulary: int, shares: Mapping[Part, float], host_shares: Mapping[Part, float] | None = None
-    ) -> None:
+    def __init__(self, vocabulary: int, shares: Mapping[Part, float], host_shares: Mapping[Part, float]) -> None:
         super().__init__()
         self._vocabulary = vocabulary
         self._shares = shares
-        self._host_shares = host_shares or {}
+        self._host_shares = host_shares
         self._pinned = PinnedMemory()
         self._blocks: dict[int, int] = {}
         self._booked: dict[int, tuple[Part, int]] = {}

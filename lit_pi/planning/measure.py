@@ -26,29 +26,33 @@ class StepMeter(Callback):
 
     Attributes:
         bytes: on the device at the peak, on this rank.
-        host: bytes of the CPU's memory at the peak, on this rank.
+        host: bytes of the CPU's memory at the peak, on this rank; 0 beside a GPU where the kernel keeps no such record.
         seconds: of the last step.
 
     Raises:
-        UserError: training began where the kernel keeps no such record.
+        UserError: training began on CPUs where the kernel keeps no such record.
     """
 
     def __init__(self) -> None:
         self.bytes = self.host = 0
         self.seconds = 0.0
-        self._before = 0
+        self._before: int | None = None
         self._began = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget earlier peaks."""
-        if pl_module.device.type == "cuda":
+        on_gpu = pl_module.device.type == "cuda"
+        if on_gpu:
             torch.cuda.reset_peak_memory_stats(pl_module.device)
-        return_freed_memory()
+        else:
+            return_freed_memory()
         try:
             (_PROCESS / "clear_refs").write_text(_RESET_PEAK)
         except OSError as error:
+            if on_gpu:
+                return
             raise UserError(
-                "the CPU's memory is measured with Linux's /proc/self/clear_refs, which cannot be written here: "
+                "the memory of CPU runs is measured with Linux's /proc/self/clear_refs, which cannot be written here: "
                 "leave out --verify"
             ) from error
         weights = sum(local.nbytes for each in pl_module.parameters() if (local := _local(each)).device.type == "cpu")
@@ -64,9 +68,10 @@ class StepMeter(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the peak."""
-        self.host = self.bytes = _resident("VmHWM") - _resident("RssFile") - self._before
-        if pl_module.device.type == "cuda":
-            self.bytes = torch.cuda.max_memory_allocated(pl_module.device)
+        if self._before is not None:
+            self.host = _resident("VmHWM") - _resident("RssFile") - self._before
+        on_gpu = pl_module.device.type == "cuda"
+        self.bytes = torch.cuda.max_memory_allocated(pl_module.device) if on_gpu else self.host
 
 
 def _resident(field: str) -> int:

@@ -18,6 +18,7 @@ from lit_pi.data import LongContextData
 from lit_pi.errors import UserError
 from lit_pi.models import LanguageModel
 from lit_pi.models.filling import replace_parameters
+from lit_pi.models.sequence_split import has_ring
 from lit_pi.module import LitLlama
 from lit_pi.parallel import FSDP2
 from lit_pi.planning.layout import layout
@@ -84,8 +85,8 @@ class Tracer:
         weights = self._strategy.compute_dtype if isinstance(self._strategy, FSDP2) else self._master
         self.dtype = self._autocast or weights
         self._device = self._strategy.root_device
-        rule = module.position.attention_rule
-        self._gathers = self.context_ranks > 1 and (self._device.type != "cuda" or rule is not None)
+        in_ring = module.position.attention_rule is None and has_ring(self._device, weights)
+        self._gathers = self.context_ranks > 1 and not in_ring
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         self.model = self._build(weights)
         # Before fake tensors: some optimizers make tables when they first step, of numbers that those do not have.

@@ -99,16 +99,15 @@ def table(plan: Plan, meter: StepMeter | None) -> Table:
     for part, size in plan.peak.items():
         shown.add_row(part, f"{size / size_of_unit:,.2f} {unit}")
     shown.add_section()
-
-    def compare(name: str, predicted: float, measured: float, one: float, unit: str) -> None:
-        cells = [f"{measured / one:,.2f} {unit}", f"{predicted / measured - 1:+.0%}"] if measured else []
-        shown.add_row(name, f"{predicted / one:,.2f} {unit}", *cells)
-
-    compare("memory at the peak", total, meter.bytes if meter else 0, size_of_unit, unit)
-    if plan.host:
-        name = f"the CPU's, of {plan.memory.host / GIB:,.1f} GiB"
-        compare(name, plan.host, meter.host if meter else 0, size_of_unit, unit)
-    compare("step", plan.seconds, meter.seconds if meter else 0, 1, "s")
+    found = meter or StepMeter()
+    for name, predicted, measured, kind, size_of_kind in (
+        ("memory at the peak", total, found.bytes, unit, size_of_unit),
+        (f"the CPU's, of {plan.memory.host / GIB:,.1f} GiB", plan.host, found.host, unit, size_of_unit),
+        ("step", plan.seconds, found.seconds, "s", 1),
+    ):
+        cells = [f"{measured / size_of_kind:,.2f} {kind}", f"{predicted / measured - 1:+.0%}"] if measured else []
+        if predicted:
+            shown.add_row(name, f"{predicted / size_of_kind:,.2f} {kind}", *cells)
     shown.add_row("tokens a second", f"{plan.tokens / plan.seconds:,.0f}")
     shown.add_row(f"longest context in {plan.memory.device / GIB:,.1f} GiB", f"{plan.longest:,} tokens")
     return shown

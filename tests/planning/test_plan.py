@@ -114,7 +114,7 @@ def test_what_waits_in_pinned_memory_is_the_hosts() -> None:
 
 
 def test_offloaded_states_are_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch's allocator gives powers of two; `block` of each weight, and of its gradient."""
+    """torch's allocator gives powers of two, for each weight and for its gradient."""
     monkeypatch.setattr(FSDP2, "root_device", torch.device("cuda"))
     prepared = tracer(checkpointing="full", strategy=FSDP2(cpu_offload=True), precision="32-true")
     blocks = sum(2 ** math.ceil(math.log2(4 * each.numel())) for each in prepared.model.parameters())
