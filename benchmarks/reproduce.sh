@@ -2,7 +2,7 @@
 # The measurements of docs/performance.md and docs/scale.md on one GPU of 139 GiB, each in a file of its own.
 # benchmarks/reproduce.sh OUTPUT PART...
 # Parts: train_32k train_32k_more train_8k train_2k score packing curves fits longest longest_offloaded. Most take 1 to 5
-# minutes, `train_32k_more` 9, `longest` and `longest_offloaded` 12; one that fails does not stop the others.
+# minutes, `train_32k_more` 9, `longest` 12, `longest_offloaded` 14; one that fails does not stop the others.
 # LENGTH=TOKENS: `longest_offloaded` runs at another context length than what 128 GiB of CPU memory allow.
 # LOSSES=FOLDER: `score` counts from the losses there, of `real_losses.sh`, how many windows a sample needs.
 set -u

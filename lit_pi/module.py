@@ -138,9 +138,13 @@ class LitLlama(LightningModule):
             install_rotation(self.model.decoder_layers)
         self.activation_checkpointing.install(self.model, on_gpu)
         for layer in self.model.layer_forwards:
-            layer.compiled = on_gpu if self.compile_layers is None else self.compile_layers
+            layer.compiled = self.compiles(device)
         if isinstance(parallelism, FSDP2):
             parallelism.shard(self.model, fill)
+
+    def compiles(self, device: torch.device) -> bool:
+        """Whether layers run compiled there."""
+        return device.type == "cuda" if self.compile_layers is None else self.compile_layers
 
     def _install(self, adapter: LoRA) -> None:
         assert self.model is not None
@@ -186,7 +190,7 @@ class LitLlama(LightningModule):
         if self.attention is not None:
             check_kernel(self.attention, self.attention_kernel())
         choice = self.activation_checkpointing
-        if choice.mode == "auto" and self.device.type == "cuda":
+        if choice.climbs(self.device.type == "cuda"):
             self._budget = ActivationBudget(self.model, self.device, choice.memory_gib)
         blocks = self.model.isolates_by_blocks(self.device)
         packed = FLEX_ATTENTION if blocks else self.attention_kernel(masked=True)

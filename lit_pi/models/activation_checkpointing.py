@@ -51,6 +51,10 @@ class ActivationCheckpointing:
 
     def install(self, model: LanguageModel, on_gpu: bool) -> None:
         """Checkpoint the layers of a model, in place; under `auto`, as its first step runs."""
-        mode: Mode = ("full" if on_gpu else "none") if self.mode == "auto" else self.mode
+        mode: Mode = "full" if self.climbs(on_gpu) else "none" if self.mode == "auto" else self.mode
         for layer in model.layer_forwards[:: self.every_n_layers]:
             layer.mode, layer.offload, layer.pin = mode, self.offload, on_gpu
+
+    def climbs(self, on_gpu: bool) -> bool:
+        """Whether the first steps decide what layers keep."""
+        return self.mode == "auto" and on_gpu

@@ -21,12 +21,16 @@ class Layout(NamedTuple):
         host_shares: bytes in the CPU's memory, beside a GPU, for each byte of a part in that step.
         forward: bytes beside them in the forward pass.
         backward: bytes beside them in the backward pass.
+        attention: bytes beside those while attention's backward runs.
+        end: bytes beside them when the backward pass ends.
     """
 
     shares: dict[Part, float]
     host_shares: dict[Part, float]
     forward: int
     backward: int
+    attention: int
+    end: int
 
 
 def layout(
@@ -43,9 +47,10 @@ def layout(
 
     FSDP2: states are sharded in the master dtype. Gathered in the compute dtype are the root's own weights (from the
     forward's start to the backward's end), the layer at work and the one that arrives meanwhile; gradients of a layer
-    or the root stand whole in the compute dtype and once more in the dtype that is reduced. Where sequences are split,
-    a layer's keys and values come from all ranks, and in the backward pass their gradients stand beside them. With
-    `cpu_offload` the host holds a GPU's states.
+    stand whole in the compute dtype and once more in the dtype that is reduced. So do the root's, when the backward
+    pass ends; until then those of the output layer wait. Where sequences are split, a layer's keys and values come from
+    all ranks, and in the backward pass their gradients stand beside them. With `cpu_offload` the host holds a GPU's
+    states.
     DDP: gradients stand in buckets too.
     GPU: FlashAttention-2 and cuDNN sum the queries' gradients in float32, beside one float32 a query and head; the
     thread that runs the backward pass has a workspace of its own.
@@ -67,7 +72,7 @@ def layout(
     fixed = CUBLAS_WORKSPACE if on_gpu else 0
     if not isinstance(strategy, FSDP2):
         shares = {Part.GRADIENTS: 2.0} if isinstance(strategy, DDPStrategy) else {}
-        return Layout(shares, {}, fixed, 2 * fixed + kernels)
+        return Layout(shares, {}, fixed, 2 * fixed, kernels, 2 * fixed)
     compute, reduced = strategy.compute_dtype, strategy.reduce_dtype
     layers = [_sizes(layer) for layer in model.decoder_layers]
     largest, trained = max(size for size, _ in layers), max(size for _, size in layers)
@@ -81,12 +86,15 @@ def layout(
     if (ranks := strategy.context_parallel_size) > 1 and not gathers:
         kv_heads = getattr(config, "num_key_value_heads", None) or heads
         keys = 2 * tokens * ranks * kv_heads * head_dim * compute.itemsize
-    gradients = max(trained, root_trained) * (compute.itemsize + reduced.itemsize)
+    late, _ = _sizes(model.llm.get_input_embeddings())
+    waiting = max(root_trained - late, 0) * compute.itemsize
+    layer_gradients, root_gradients = (size * (compute.itemsize + reduced.itemsize) for size in (trained, root_trained))
     growth = master.itemsize / compute.itemsize
     states = {Part.WEIGHTS: growth / world, Part.GRADIENTS: growth / world, Part.OPTIMIZER: optimizer_growth / world}
     shares, host_shares = (dict.fromkeys(states, 0.0), states) if on_gpu and strategy.cpu_offload else (states, {})
     forward = fixed + gathered + keys
-    return Layout(shares, host_shares, forward, forward + fixed + keys + gradients + kernels)
+    backward = forward + fixed + keys + waiting + layer_gradients
+    return Layout(shares, host_shares, forward, backward, kernels, 2 * fixed + gathered + root_gradients)
 
 
 def _sizes(module: torch.nn.Module) -> tuple[int, int]:

@@ -50,14 +50,18 @@ class Ledger(TorchDispatchMode):
         shares: bytes that a device holds for each byte booked of a part, 1 by default.
         host_shares: bytes that the CPU's memory holds beside a GPU for each byte booked of a state, 0 by default; those
             of weights and gradients are pinned.
+        attention: bytes beside the rest while attention's backward runs.
 
     Attributes:
         peak: bytes of each part when their sum was largest.
         work: FLOP of matrix products and of causal attention, which counts half, and bytes read and written by others.
     """
 
-    def __init__(self, vocabulary: int, shares: Mapping[Part, float], host_shares: Mapping[Part, float]) -> None:
+    def __init__(
+        self, vocabulary: int, shares: Mapping[Part, float], host_shares: Mapping[Part, float], attention: int
+    ) -> None:
         super().__init__()
+        self._attention = attention
         self._vocabulary = vocabulary
         self._shares = shares
         self._host_shares = host_shares
@@ -121,8 +125,13 @@ class Ledger(TorchDispatchMode):
         if (block := self._blocks.pop(place, None)) is not None:
             self._pinned.give_back(block)
 
-    def _note_peak(self) -> None:
-        held = {part: self._now[part] * self._shares.get(part, 1.0) + self._beside.get(part, 0) for part in Part}
+    def held(self, part: Part) -> float:
+        """Bytes on a device now."""
+        return self._now[part] * self._shares.get(part, 1.0) + self._beside.get(part, 0)
+
+    def _note_peak(self, workspace: int = 0) -> None:
+        held = {part: self.held(part) for part in Part}
+        held[Part.WORKSPACE] += workspace
         if sum(held.values()) > sum(self.peak.values()):
             self.peak = held
 
@@ -140,6 +149,8 @@ class Ledger(TorchDispatchMode):
                     if pinned:
                         self._pin(storage, storage.nbytes())
                     fresh = True
+        if function is ATTENTION_BACKWARD:
+            self._note_peak(self._attention)
         self._count(function, args, kwargs, made, fresh)
         return made
 

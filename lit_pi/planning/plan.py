@@ -7,6 +7,8 @@ from typing import NamedTuple
 import psutil
 import torch
 
+from lit_pi.models.activation_budget import LADDER, RESERVE, STEPS, climb
+from lit_pi.models.layer_forward import Mode
 from lit_pi.planning.ledger import Part, Work
 from lit_pi.planning.tracer import Trace, Tracer
 
@@ -99,3 +101,30 @@ def search(tracer: Tracer, first: Trace, memory: Memory) -> Iterator[Trace]:
             fits = trace
         else:
             fails = trace
+
+
+def settle(tracer: Tracer, trace: Trace, memory: Memory, memory_gib: float | None) -> Trace:
+    """The traced step, whose layers keep least, as it is when `auto` has let them climb.
+
+    Args:
+        tracer: of its model.
+        trace: of the step.
+        memory: that there is.
+        memory_gib: GiB of it that `auto` may fill, all but a reserve by default.
+    """
+    limit = (1 - RESERVE) * memory.device
+    if memory_gib is not None:
+        limit = min(limit, memory_gib * 2**30)
+    layers = tracer.model.layer_forwards
+    kept: dict[Mode, int] = {}
+    for rung in LADDER:
+        tracer.set_modes([rung] * len(layers))
+        kept[rung] = round(tracer.step(trace.context_length).kept / len(layers))
+    modes = [LADDER[0]] * len(layers)
+    for _ in range(STEPS):
+        before, modes = modes, climb(modes, kept, limit - trace.bytes)
+        tracer.set_modes(modes)
+        if modes == before:
+            break
+        trace = tracer.step(trace.context_length)
+    return trace

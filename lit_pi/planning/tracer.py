@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
@@ -18,9 +18,11 @@ from lit_pi.data import LongContextData
 from lit_pi.errors import UserError
 from lit_pi.models import LanguageModel
 from lit_pi.models.filling import replace_parameters
+from lit_pi.models.layer_forward import Mode
 from lit_pi.models.sequence_split import has_ring
 from lit_pi.module import LitLlama
 from lit_pi.parallel import FSDP2
+from lit_pi.planning.compiled import keep_as_compiled
 from lit_pi.planning.layout import layout
 from lit_pi.planning.ledger import Ledger, Part, Work, storages
 
@@ -38,12 +40,14 @@ class Trace(NamedTuple):
         peak: bytes by part when most are held.
         work: FLOP and bytes.
         host: bytes in the CPU's memory beside a GPU.
+        kept: bytes of activations that the forward pass leaves to the backward pass.
     """
 
     context_length: int
     peak: dict[Part, float]
     work: Counter[Work]
     host: float = 0.0
+    kept: float = 0.0
 
     @property
     def bytes(self) -> float:
@@ -87,6 +91,9 @@ class Tracer:
         self._device = self._strategy.root_device
         in_ring = module.position.attention_rule is None and has_ring(self._device, weights)
         self._gathers = self.context_ranks > 1 and not in_ring
+        self._compiled = (
+            module.compiles(self._device) and self.context_ranks == 1 and module.position.attention_rule is None
+        )
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         self.model = self._build(weights)
         # Before fake tensors: some optimizers make tables when they first step, of numbers that those do not have.
@@ -114,20 +121,28 @@ class Tracer:
         finally:
             torch.set_default_dtype(before)
         self._module.activation_checkpointing.install(model, self._device.type == "cuda")
+        if self._compiled:
+            for layer in model.decoder_layers:
+                keep_as_compiled(layer)
         return model
+
+    def set_modes(self, modes: Sequence[Mode]) -> None:
+        """Of checkpointing, for each layer."""
+        for layer, mode in zip(self.model.layer_forwards, modes, strict=True):
+            layer.mode = mode
 
     def step(self, context_length: int) -> Trace:
         """The second step of a run at this many tokens, with the states that the first one made."""
         own = math.ceil(context_length / self.context_ranks)
         tokens = self._data.batch_size * own
         on_gpu = self._device.type == "cuda"
-        shares, host_shares, forward, backward = layout(
+        laid = layout(
             self.model, self._strategy, self._world, self._master, self._optimizer_growth, on_gpu,
             tokens, self._gathers,
         )  # fmt: skip
         parameters = list(self.model.parameters())
         trained = [each for each in parameters if each.requires_grad]
-        ledger = Ledger(self.model.llm.config.vocab_size, shares, host_shares)
+        ledger = Ledger(self.model.llm.config.vocab_size, laid.shares, laid.host_shares, laid.attention)
         hooks = [
             each.register_post_accumulate_grad_hook(lambda done: ledger.own(Part.GRADIENTS, [_gradient(done)]))
             for each in trained
@@ -139,10 +154,13 @@ class Tracer:
             for start in (False, True) if self._accumulates or not self._optimizer.state else (True,):
                 if start:
                     ledger.start()
-                with ledger.phase(Part.ACTIVATIONS, {Part.WORKSPACE: forward}):
+                with ledger.phase(Part.ACTIVATIONS, {Part.WORKSPACE: laid.forward}):
                     loss = self._loss(context_length if self._gathers else own, context_length)
-                with ledger.phase(Part.WORKSPACE, {Part.WORKSPACE: backward}):
+                kept = ledger.held(Part.ACTIVATIONS)
+                with ledger.phase(Part.WORKSPACE, {Part.WORKSPACE: laid.backward}):
                     loss.backward()
+                with ledger.phase(Part.WORKSPACE, {Part.WORKSPACE: laid.end}):
+                    pass
                 with ledger.phase(Part.OPTIMIZER):
                     self._optimizer.step()
                     ledger.own(Part.OPTIMIZER, _tensors(self._optimizer))
@@ -151,9 +169,13 @@ class Tracer:
                 del loss
         for hook in hooks:
             hook.remove()
+        host = ledger.host
+        if laid.host_shares and not all(group.get("fused") for group in self._optimizer.param_groups):
+            # The optimizer steps there, one weight at a time, with two copies of it in float32.
+            host += 2 * torch.float32.itemsize * max(each.numel() for each in trained) / self._world
         if not self._gathers:  # queries of one rank, keys of all
             ledger.work[Work.ATTENTION] *= self.context_ranks
-        return Trace(context_length, ledger.peak, ledger.work, ledger.host)
+        return Trace(context_length, ledger.peak, ledger.work, host, kept)
 
     @contextmanager
     def _splitting(self) -> Iterator[None]:
@@ -175,7 +197,10 @@ class Tracer:
 
     def _loss(self, seq: int, context_length: int) -> Tensor:
         batch = self._batch(seq)
-        autocast = torch.autocast("cpu", self._autocast) if self._autocast else nullcontext()
+        # Compiled layers cast their weights for themselves; others leave the copies until the forward pass ends.
+        autocast = (
+            torch.autocast("cpu", self._autocast, cache_enabled=not self._compiled) if self._autocast else nullcontext()
+        )
         with autocast:
             token_nll = self.model(
                 batch.input_ids,

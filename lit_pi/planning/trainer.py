@@ -9,9 +9,10 @@ from rich.table import Table
 
 from lit_pi.data import LongContextData
 from lit_pi.errors import UserError
+from lit_pi.models.activation_budget import STEPS
 from lit_pi.module import LitLlama
 from lit_pi.planning.measure import StepMeter
-from lit_pi.planning.plan import TRACES, Plan, memory_of, search, seconds
+from lit_pi.planning.plan import TRACES, Plan, memory_of, search, seconds, settle
 from lit_pi.planning.rates import rates
 from lit_pi.planning.tracer import Tracer
 
@@ -34,7 +35,8 @@ class PlanningTrainer(Trainer):
         Args:
             model: what `fit` would train.
             datamodule: with which batches.
-            verify: run two steps and show what was measured beside what was predicted.
+            verify: run two steps, or those in which layers climb under `auto` and one more, and show what was
+                measured beside what was predicted.
             memory_gib: GiB of a device; what it has by default.
             host_memory_gib: GiB of the CPU's memory for what each GPU moves there; its share of what is free by
                 default.
@@ -57,6 +59,10 @@ class PlanningTrainer(Trainer):
             for longer in search(tracer, trace, memory):
                 traces.append(longer)
                 progress.advance(task)
+            checkpointing = model.activation_checkpointing
+            climbs = checkpointing.climbs(device.type == "cuda")
+            if climbs:
+                trace = settle(tracer, trace, memory, checkpointing.memory_gib)
         tokens = datamodule.batch_size * ceil(datamodule.context_length / tracer.context_ranks)
         config, head_dim = tracer.model.llm.config, tracer.model.rope.head_dim
         plan = Plan(
@@ -68,15 +74,15 @@ class PlanningTrainer(Trainer):
             memory=memory,
             longest=max((each.context_length for each in traces if memory.filled(each) <= 1), default=0),
         )
-        meter = self._two_steps(model, datamodule) if verify else None
+        meter = self._steps(model, datamodule, STEPS + 1 if climbs else 2) if verify else None
         if self.is_global_zero:
             Console().print(table(plan, meter))
         return plan
 
-    def _two_steps(self, model: LitLlama, datamodule: LongContextData) -> StepMeter:
+    def _steps(self, model: LitLlama, datamodule: LongContextData, number: int) -> StepMeter:
         meter = StepMeter()
         self.callbacks, self.loggers = [meter], []
-        self.fit_loop.epoch_loop.max_steps = 2
+        self.fit_loop.epoch_loop.max_steps = number
         self.limit_val_batches = self.num_sanity_val_steps = 0
         self.fit(model, datamodule)
         return meter

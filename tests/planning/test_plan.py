@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,19 +16,22 @@ from lightning.pytorch import Trainer
 from rich.console import Console
 from strategies import STRATEGIES
 from torch import distributed
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import LlamaConfig
 
 from lit_pi.cli import LitPiCLI
 from lit_pi.data import LongContextData
 from lit_pi.errors import UserError
 from lit_pi.models import FromScratch, LoRA, Pretrained, linear_cross_entropy
+from lit_pi.models.activation_budget import RESERVE
 from lit_pi.models.activation_checkpointing import ActivationCheckpointing
 from lit_pi.module import LitLlama
 from lit_pi.parallel import FSDP2
 from lit_pi.planning.host import PinnedMemory
-from lit_pi.planning.ledger import Part, Work
+from lit_pi.planning.ledger import Ledger, Part, Work
 from lit_pi.planning.measure import StepMeter
-from lit_pi.planning.plan import Memory, Plan, search
+from lit_pi.planning.plan import Memory, Plan, search, settle
 from lit_pi.planning.tracer import Trace, Tracer
 from lit_pi.planning.trainer import GIB, table
 from lit_pi.positions import Extrapolate, PositionStrategy
@@ -56,6 +60,7 @@ def tracer(
     offload: bool = False,
     packing: str = "concatenated",
     optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
+    compile_layers: bool | None = None,
     **trainer: object,
 ) -> Tracer:
     config = {
@@ -67,6 +72,7 @@ def tracer(
         position or Extrapolate(),
         optimizer=optimizer,
         activation_checkpointing=ActivationCheckpointing(checkpointing, offload=offload),
+        compile_layers=compile_layers,
     )
     options = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False} | trainer
     return Tracer(Trainer(**options), module, LongContextData(packing=packing))
@@ -116,10 +122,15 @@ def test_what_waits_in_pinned_memory_is_the_hosts() -> None:
 def test_offloaded_states_are_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch's allocator gives powers of two, for each weight and for its gradient."""
     monkeypatch.setattr(FSDP2, "root_device", torch.device("cuda"))
-    prepared = tracer(checkpointing="full", strategy=FSDP2(cpu_offload=True), precision="32-true")
-    blocks = sum(2 ** math.ceil(math.log2(4 * each.numel())) for each in prepared.model.parameters())
-    found = prepared.step(TOKENS)
-    assert found.host == pytest.approx(2 * blocks + 8 * PARAMETERS, rel=0.001)
+    for fused in (True, False):
+        optimizer = partial(torch.optim.AdamW, fused=fused)
+        prepared = tracer(
+            checkpointing="full", strategy=FSDP2(cpu_offload=True), precision="32-true", optimizer=optimizer
+        )
+        blocks = sum(2 ** math.ceil(math.log2(4 * each.numel())) for each in prepared.model.parameters())
+        found = prepared.step(TOKENS)
+        copies = 0 if fused else 2 * 4 * VOCABULARY * HIDDEN
+        assert found.host == pytest.approx(2 * blocks + 8 * PARAMETERS + copies, rel=0.001)
     assert not any(found.peak[part] for part in (Part.WEIGHTS, Part.GRADIENTS, Part.OPTIMIZER))
     assert prepared.step(LONG).host == found.host  # activations stay on the GPU
 
@@ -150,7 +161,7 @@ def test_shards_and_precision_divide_states() -> None:
 
 
 def split(size: int) -> Trace:
-    return tracer(strategy=FSDP2(context_parallel_size=size), devices=4).step(LONG)
+    return tracer(strategy=FSDP2(context_parallel_size=size), devices=4, compile_layers=False).step(LONG)
 
 
 def test_split_sequences_divide_activations_and_work(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,3 +257,58 @@ def test_memory_that_is_none_is_refused(tiny: list[str]) -> None:
     for option in ("memory_gib", "host_memory_gib"):
         with pytest.raises(Exception, match=f"^{option} is 0: it must be positive"):
             LitPiCLI(["plan", *tiny, f"--{option}=0"])
+
+
+def test_attentions_backward_has_room_of_its_own_beside_what_is_held_then() -> None:
+    def peak(attention: int, later: int) -> float:
+        with FakeTensorMode(), Ledger(VOCABULARY, {}, {}, attention) as ledger:
+            states = torch.empty(1, HEADS, TOKENS, HIDDEN, requires_grad=True)
+            scaled_dot_product_attention(states, states, states, is_causal=True).sum().backward()
+            torch.empty(later, dtype=torch.uint8)
+        return sum(ledger.peak.values())
+
+    assert peak(10**9, 1) - peak(0, 1) == 10**9
+    assert peak(10**9, 10**10) == peak(0, 10**10)
+
+
+def test_gradients_stand_whole_until_they_are_reduced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the embedding and output layers when the backward pass ends, of a decoder layer before."""
+    for vocabulary in (3000, 30):
+        monkeypatch.setattr(sys.modules[__name__], "VOCABULARY", vocabulary)
+        peak = tracer(strategy=FSDP2(), optimizer=torch.optim.SGD).step(8).peak
+        root, layer = (2 * vocabulary + 1) * HIDDEN, LAYER + 2 * HIDDEN
+        gathered = (root + 2 * layer) * 2
+        if vocabulary == 3000:
+            assert peak[Part.WORKSPACE] == gathered + root * (2 + 4)
+            assert peak[Part.GRADIENTS] == 4 * (root + LAYERS * layer)
+        else:
+            waiting = (vocabulary + 1) * HIDDEN * 2
+            assert peak[Part.WORKSPACE] == pytest.approx(gathered + waiting + layer * (2 + 4), rel=0.05)
+
+
+def test_copies_of_weights_end_with_a_compiled_layer() -> None:
+    """Autocast keeps those of others until the forward pass is over; gradients of the batch before stand beside."""
+    compiled, others = (
+        tracer(
+            checkpointing="full", optimizer=torch.optim.SGD, compile_layers=compiles, precision="bf16-mixed",
+            accumulate_grad_batches=2,
+        ).step(8).bytes
+        for compiles in (True, False)
+    )  # fmt: skip
+    assert LAYERS * LAYER < others - compiled <= 2 * LAYERS * LAYER
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 3.0])
+def test_layers_climb_to_what_the_memory_holds(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FSDP2, "root_device", torch.device("cuda"))
+    low, high = (tracer(checkpointing=mode, strategy=FSDP2()).step(LONG).bytes for mode in ("full", "none"))
+    prepared = tracer(checkpointing="auto", strategy=FSDP2())
+    first = prepared.step(LONG)
+    assert first.bytes == low
+    memory = Memory((low + share * (high - low)) / (1 - RESERVE), math.inf)
+    found = settle(prepared, first, memory, None)
+    modes = {layer.mode for layer in prepared.model.layer_forwards}
+    assert found.bytes <= low + share * (high - low) or modes == {"none"}
+    assert found.bytes == (pytest.approx(low + share * (high - low), rel=0.1) if share < 1 else high)
+    prepared.set_modes(["full"] * LAYERS)
+    assert settle(prepared, first, memory, low / GIB).bytes == low
