@@ -115,12 +115,14 @@ def settle(tracer: Tracer, trace: Trace, memory: Memory, memory_gib: float | Non
     limit = (1 - RESERVE) * memory.device
     if memory_gib is not None:
         limit = min(limit, memory_gib * 2**30)
-    layers = tracer.model.layer_forwards
-    kept: dict[Mode, int] = {}
-    for rung in LADDER:
-        tracer.set_modes([rung] * len(layers))
-        kept[rung] = round(tracer.step(trace.context_length).kept / len(layers))
-    modes = [LADDER[0]] * len(layers)
+    layers = len(tracer.model.layer_forwards)
+    modes = [LADDER[0]] * layers
+    if trace.bytes > limit:
+        return trace
+    kept: dict[Mode, int] = {LADDER[0]: round(trace.kept / layers)}
+    for rung in LADDER[1:]:
+        tracer.set_modes([rung] * layers)
+        kept[rung] = round(tracer.step(trace.context_length).kept / layers)
     for _ in range(STEPS):
         before, modes = modes, climb(modes, kept, limit - trace.bytes)
         tracer.set_modes(modes)

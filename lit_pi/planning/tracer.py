@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
@@ -66,6 +66,7 @@ class Tracer:
         trainer: says precision, parallelism and devices.
         module: says everything about the model.
         data: says the batches.
+        on_step: called after each step.
 
     Attributes:
         model: without data.
@@ -76,9 +77,16 @@ class Tracer:
         UserError: a step is asked for that gathers keys and values, in a process of a group that is at work.
     """
 
-    def __init__(self, trainer: Trainer, module: LitLlama, data: LongContextData) -> None:
+    def __init__(
+        self,
+        trainer: Trainer,
+        module: LitLlama,
+        data: LongContextData,
+        on_step: Callable[[], object] = lambda: None,
+    ) -> None:
         self._module = module
         self._data = data
+        self._on_step = on_step
         self._strategy = trainer.strategy
         self.context_ranks = self._strategy.context_parallel_size if isinstance(self._strategy, FSDP2) else 1
         self._accumulates = trainer.accumulate_grad_batches > 1
@@ -173,6 +181,7 @@ class Tracer:
         if laid.host_shares and not all(group.get("fused") for group in self._optimizer.param_groups):
             # The optimizer steps there, one weight at a time, with two copies of it in float32.
             host += 2 * torch.float32.itemsize * max(each.numel() for each in trained) / self._world
+        self._on_step()
         if not self._gathers:  # queries of one rank, keys of all
             ledger.work[Work.ATTENTION] *= self.context_ranks
         return Trace(context_length, ledger.peak, ledger.work, host, kept)

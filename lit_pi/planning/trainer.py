@@ -1,5 +1,6 @@
 """Lightning's Trainer, which also plans."""
 
+from functools import partial
 from math import ceil
 
 from lightning.pytorch import Trainer
@@ -9,7 +10,7 @@ from rich.table import Table
 
 from lit_pi.data import LongContextData
 from lit_pi.errors import UserError
-from lit_pi.models.activation_budget import STEPS
+from lit_pi.models.activation_budget import LADDER, STEPS
 from lit_pi.module import LitLlama
 from lit_pi.planning.measure import StepMeter
 from lit_pi.planning.plan import TRACES, Plan, memory_of, search, seconds, settle
@@ -50,17 +51,13 @@ class PlanningTrainer(Trainer):
             memory = memory._replace(device=_bytes("memory_gib", memory_gib))
         if host_memory_gib is not None:
             memory = memory._replace(host=_bytes("host_memory_gib", host_memory_gib))
+        checkpointing = model.activation_checkpointing
+        climbs = checkpointing.climbs(device.type == "cuda")
         with Progress(disable=not self.is_global_zero, transient=True) as progress:
-            task = progress.add_task("Tracing steps", total=TRACES + 1)
-            tracer = Tracer(self, model, datamodule)
+            task = progress.add_task("Tracing steps", total=1 + TRACES + climbs * (len(LADDER) + STEPS - 1))
+            tracer = Tracer(self, model, datamodule, partial(progress.advance, task))
             trace = tracer.step(datamodule.context_length)
-            traces = [trace]
-            progress.advance(task)
-            for longer in search(tracer, trace, memory):
-                traces.append(longer)
-                progress.advance(task)
-            checkpointing = model.activation_checkpointing
-            climbs = checkpointing.climbs(device.type == "cuda")
+            traces = [trace, *search(tracer, trace, memory)]
             if climbs:
                 trace = settle(tracer, trace, memory, checkpointing.memory_gib)
         tokens = datamodule.batch_size * ceil(datamodule.context_length / tracer.context_ranks)
