@@ -25,6 +25,7 @@ from lit_pi.models.activation_checkpointing import ActivationCheckpointing
 from lit_pi.models.attention import FLEX_ATTENTION
 from lit_pi.models.attention_kernels import Kernel, check_kernel, kernel_in_use, use_kernel
 from lit_pi.models.checkpoint import check_adapter, check_checkpoint, model_record
+from lit_pi.models.compilation import compiles
 from lit_pi.models.decode_consistency import score_both_ways
 from lit_pi.models.float8 import Float8, use_float8
 from lit_pi.models.generation import generate
@@ -132,19 +133,14 @@ class LitLlama(LightningModule):
             use_kernel(self.attention, device)
         if self.float8 is not None:
             use_float8(self.model, self.float8, device)
-        on_gpu = device.type == "cuda"
         if device.type == "cpu":
             keep_freed_memory()
             install_rotation(self.model.decoder_layers)
-        self.activation_checkpointing.install(self.model, on_gpu)
+        self.activation_checkpointing.install(self.model, on_gpu=device.type == "cuda")
         for layer in self.model.layer_forwards:
-            layer.compiled = self.compiles(device)
+            layer.compiled = compiles(self.compile_layers, device)
         if isinstance(parallelism, FSDP2):
             parallelism.shard(self.model, fill)
-
-    def compiles(self, device: torch.device) -> bool:
-        """Whether layers run compiled there."""
-        return device.type == "cuda" if self.compile_layers is None else self.compile_layers
 
     def _install(self, adapter: LoRA) -> None:
         assert self.model is not None

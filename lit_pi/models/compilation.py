@@ -15,6 +15,11 @@ VARIANTS = 64
 """Graphs of one function at most: what layers keep, with and without gradients, masks, and shapes that come late."""
 
 
+def compiles(choice: bool | None, device: torch.device) -> bool:
+    """Whether decoder layers run compiled on a device; without a choice they do on GPUs."""
+    return device.type == "cuda" if choice is None else choice
+
+
 def run_compiled(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call a function as one graph, compiled when its arguments are of a new kind; a second shape makes shapes dynamic.
 

@@ -17,6 +17,7 @@ from lit_pi.batches import IGNORE, TrainingBatch
 from lit_pi.data import LongContextData
 from lit_pi.errors import UserError
 from lit_pi.models import LanguageModel
+from lit_pi.models.compilation import compiles
 from lit_pi.models.filling import replace_parameters
 from lit_pi.models.layer_forward import Mode
 from lit_pi.models.sequence_split import has_ring
@@ -100,7 +101,9 @@ class Tracer:
         in_ring = module.position.attention_rule is None and has_ring(self._device, weights)
         self._gathers = self.context_ranks > 1 and not in_ring
         self._compiled = (
-            module.compiles(self._device) and self.context_ranks == 1 and module.position.attention_rule is None
+            compiles(module.compile_layers, self._device)
+            and self.context_ranks == 1
+            and module.position.attention_rule is None
         )
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         self.model = self._build(weights)
