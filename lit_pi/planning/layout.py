@@ -86,7 +86,7 @@ def layout(
     if (ranks := strategy.context_parallel_size) > 1 and not gathers:
         kv_heads = getattr(config, "num_key_value_heads", None) or heads
         keys = 2 * tokens * ranks * kv_heads * head_dim * compute.itemsize
-    late, _ = _sizes(model.llm.get_input_embeddings())
+    late = 0 if config.tie_word_embeddings else _sizes(model.llm.get_input_embeddings())[0]
     waiting = max(root_trained - late, 0) * compute.itemsize
     layer_gradients, root_gradients = (size * (compute.itemsize + reduced.itemsize) for size in (trained, root_trained))
     growth = master.itemsize / compute.itemsize
