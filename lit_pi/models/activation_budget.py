@@ -57,9 +57,7 @@ class ActivationBudget:
         """
         states = max(torch.cuda.memory_allocated(self._device) - self._before, 0)  # of the optimizer, from now on
         free, total = torch.cuda.mem_get_info(self._device)
-        limit = free + torch.cuda.memory_reserved(self._device) - RESERVE * total
-        if self._limit is not None:
-            limit = min(limit, self._limit * 2**30)
+        limit = fillable(free + torch.cuda.memory_reserved(self._device), total, self._limit)
         modes = [layer.mode for layer in self._layers]
         if self._steps == 0:
             modes = [LADDER[0]] * len(modes)
@@ -69,6 +67,12 @@ class ActivationBudget:
         self._steps += 1
         self._begin()
         return Counter(modes) if self._steps == STEPS else None
+
+
+def fillable(available: float, total: float, memory_gib: float | None) -> float:
+    """Bytes that a step may fill: what a process can have without the reserve, or so many GiB if that is less."""
+    limit = available - RESERVE * total
+    return limit if memory_gib is None else min(limit, memory_gib * 2**30)
 
 
 def climb(modes: list[Mode], kept: dict[Mode, int], spare: float) -> list[Mode]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import psutil
 import torch
 
-from lit_pi.models.activation_budget import LADDER, RESERVE, STEPS, climb
+from lit_pi.models.activation_budget import LADDER, STEPS, climb, fillable
 from lit_pi.models.layer_forward import Mode
 from lit_pi.planning.ledger import Part, Work
 from lit_pi.planning.tracer import Trace, Tracer
@@ -112,13 +112,11 @@ def settle(tracer: Tracer, trace: Trace, memory: Memory, memory_gib: float | Non
         memory: that there is.
         memory_gib: GiB of it that `auto` may fill, all but a reserve by default.
     """
-    limit = (1 - RESERVE) * memory.device
-    if memory_gib is not None:
-        limit = min(limit, memory_gib * 2**30)
-    layers = len(tracer.model.layer_forwards)
-    modes = [LADDER[0]] * layers
+    limit = fillable(memory.device, memory.device, memory_gib)
     if trace.bytes > limit:
         return trace
+    layers = len(tracer.model.layer_forwards)
+    modes = [LADDER[0]] * layers
     kept: dict[Mode, int] = {LADDER[0]: round(trace.kept / layers)}
     for rung in LADDER[1:]:
         tracer.set_modes([rung] * layers)

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from saved import saving
 from strategies import STRATEGIES
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -110,19 +111,13 @@ def test_what_runs_again(name: str, attention: float, products: float) -> None:
 
 def kept(choice: ActivationCheckpointing) -> int:
     """Bytes that the graph of the layers keeps for the backward pass in the hands of autograd, parameters aside."""
-    model, storages = built(Extrapolate(), choice), {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()  # alive, so that none takes its place
-        return tensor
-
+    model = built(Extrapolate(), choice)
     hidden_states = torch.randn(2, 100, 128, dtype=torch.float64, requires_grad=True)
     phases = model.rotary(hidden_states, torch.arange(100)[None])
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with saving() as saved:
         for layer in model.decoder_layers:
             hidden_states = layer(hidden_states, position_embeddings=phases)
-    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    return sum(storage.nbytes() for place, storage in storages.items() if place not in own)
+    return saved.bytes_beside(model.parameters())
 
 
 def test_checkpointed_layers_keep_their_inputs_only() -> None:
