@@ -26,9 +26,9 @@ from lit_pi.batches import TrainingBatch
 from lit_pi.data.sequences import collate
 from lit_pi.models import FromScratch, LanguageModel
 from lit_pi.models import language_model as language_model_module
-from lit_pi.models.activation_checkpointing import ActivationCheckpointing
-from lit_pi.models.attention import FLEX_ATTENTION
-from lit_pi.models.attention_kernels import kernel_in_use
+from lit_pi.models.attention.documents import FLEX_ATTENTION
+from lit_pi.models.attention.kernels import kernel_in_use
+from lit_pi.models.training.activation_checkpointing import ActivationCheckpointing
 from lit_pi.module import LitLlama
 from lit_pi.positions import Interpolate
 

@@ -35,14 +35,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lit_pi.batches import ScoringBatch
-from lit_pi.data.evaluations.perplexity import WindowBatches
-from lit_pi.evaluation.control import expected_losses
-from lit_pi.evaluation.pilot import PILOT_WINDOWS
-from lit_pi.evaluation.results import load_records
-from lit_pi.evaluation.sampling import PER_BLOCK, Sample
-from lit_pi.evaluation.token_scores import TokenLosses, series_of
-from lit_pi.evaluation.window_sums import window_sums
-from lit_pi.evaluation.windows import Shape, Window, WindowPlan
+from lit_pi.evaluations.perplexity.control import expected_losses
+from lit_pi.evaluations.perplexity.perplexity import WindowBatches
+from lit_pi.evaluations.perplexity.pilot import PILOT_WINDOWS
+from lit_pi.evaluations.perplexity.sampling import PER_BLOCK, WindowSample
+from lit_pi.evaluations.perplexity.token_scores import TokenLosses, series_of
+from lit_pi.evaluations.perplexity.window_sums import window_sums
+from lit_pi.evaluations.perplexity.windows import Shape, Window, WindowPlan
+from lit_pi.evaluations.records import load_records
 from lit_pi.models import FromScratch, LanguageModel
 from lit_pi.positions import Interpolate
 
@@ -178,7 +178,7 @@ def apart_seconds(arguments: argparse.Namespace, model: LanguageModel, inputs: I
 
 def pilot_windows(plan: WindowPlan, tokens: list[int], seed: int) -> dict[Shape, list[Window]]:
     """The windows that a pilot draws, by shape."""
-    sample = Sample(np.array([plan.count(plan.context_lengths[0], count) for count in tokens]), PILOT_WINDOWS, seed)
+    sample = WindowSample(np.array([plan.count(plan.context_lengths[0], count) for count in tokens]), PILOT_WINDOWS, seed)
     found = {}
     for shape, windows in plan.group(tokens).items():
         document, begin = np.array(windows).T

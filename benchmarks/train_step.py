@@ -75,7 +75,7 @@ def stock(arguments: argparse.Namespace) -> tuple[nn.Module, Loss]:
     """transformers, every layer checkpointed on GPUs, all logits."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from lit_pi.models.sizes import LLAMA_SIZES
+    from lit_pi.models.sources.sizes import LLAMA_SIZES
 
     config = LlamaConfig(**LLAMA_SIZES[arguments.size] | {"max_position_embeddings": arguments.context_length})
     model = LlamaForCausalLM._from_config(config, dtype=torch.get_default_dtype(), attn_implementation="sdpa")
@@ -90,7 +90,7 @@ def litgpt(arguments: argparse.Namespace) -> tuple[nn.Module, Loss]:
     from litgpt.utils import chunked_cross_entropy
     from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
 
-    from lit_pi.models.sizes import LLAMA_SIZES
+    from lit_pi.models.sources.sizes import LLAMA_SIZES
 
     size = LLAMA_SIZES[arguments.size]
     model = GPT(

@@ -13,9 +13,9 @@ from torch import Tensor
 from lit_pi import theory
 from lit_pi.batches import ScoringBatch
 from lit_pi.errors import UserError
-from lit_pi.evaluation.results import add_record
-from lit_pi.models.queries_and_keys import watched
-from lit_pi.models.rule_attention import rule_scores
+from lit_pi.evaluations.records import add_record
+from lit_pi.models.attention.rules import rule_scores
+from lit_pi.models.layers.queries_and_keys import watched
 from lit_pi.module import LitLlama
 
 

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from lit_pi.batches import GenerationBatch
-from lit_pi.data.evaluations import DecodeConsistency
-from lit_pi.evaluation.decode_consistency import KIND, DecodeDifference, DecodeDifferenceSums, overall, tolerance_of
+from lit_pi.evaluations import DecodeConsistency
+from lit_pi.evaluations.decoding.differences import KIND, DecodeDifference, DecodeDifferenceSums, overall, tolerance_of
 from lit_pi.module import LitLlama
 
 

@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from torchmetrics import Metric
 
 from lit_pi.batches import GenerationBatch, ScoringBatch
-from lit_pi.data import LongContextData
-from lit_pi.data.evaluations import Evaluation
 from lit_pi.data.ranks import data_ranks
-from lit_pi.evaluation.report import write_tables
-from lit_pi.evaluation.results import add_record
+from lit_pi.datamodules import LongContextData
+from lit_pi.evaluations import Evaluation
+from lit_pi.evaluations.records import add_record
 from lit_pi.module import LitLlama
+from lit_pi.report import write_tables
 
 E = TypeVar("E", bound=Evaluation)
 M = TypeVar("M", bound=Metric)

@@ -11,9 +11,9 @@ from lit_pi.callbacks.probing import without_trace
 from torch import Tensor
 
 from lit_pi.batches import TrainingBatch
-from lit_pi.data import LongContextData
+from lit_pi.datamodules import LongContextData
 from lit_pi.errors import UserError
-from lit_pi.models.float8 import in_high_precision
+from lit_pi.models.training.float8 import in_high_precision
 from lit_pi.module import LitLlama
 
 PARTS = (3, 5, 2, 3)

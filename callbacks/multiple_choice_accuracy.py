@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from lit_pi.batches import ScoringBatch
-from lit_pi.data.evaluations import MultipleChoice
-from lit_pi.evaluation.multiple_choice import LABELS, Accuracy, ChoiceScores, Normalisation, accuracies
-from lit_pi.evaluation.paired_choices import KIND
-from lit_pi.evaluation.question_table import write_questions
+from lit_pi.evaluations import MultipleChoice
+from lit_pi.evaluations.choices.paired import KIND
+from lit_pi.evaluations.choices.question_table import write_questions
+from lit_pi.evaluations.choices.scores import LABELS, Accuracy, ChoiceScores, Normalisation, accuracies
 from lit_pi.module import LitLlama
 
 

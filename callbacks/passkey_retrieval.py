@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from lit_pi.batches import IGNORE, GenerationBatch, ScoringBatch
-from lit_pi.data.evaluations import Passkey
-from lit_pi.evaluation.intervals import wilson
-from lit_pi.evaluation.paired_passkeys import KIND
-from lit_pi.evaluation.passkey import PasskeyCell, PasskeyScores, WrittenPasskeys, cells_of, k_max
-from lit_pi.evaluation.passkey_figure import passkey_figure
-from lit_pi.evaluation.passkey_table import write_passkeys
+from lit_pi.evaluations import Passkey
+from lit_pi.evaluations.passkey.figure import passkey_figure
+from lit_pi.evaluations.passkey.paired import KIND
+from lit_pi.evaluations.passkey.prompt_table import write_passkeys
+from lit_pi.evaluations.passkey.scores import PasskeyCell, PasskeyScores, WrittenPasskeys, cells_of, k_max
+from lit_pi.evaluations.statistics.intervals import wilson
 from lit_pi.module import LitLlama
 
 THRESHOLDS = {20: 0.2, 50: 0.5, 90: 0.9}

@@ -9,16 +9,16 @@ from rich.console import Console
 from rich.table import Table
 
 from lit_pi.batches import ScoringBatch
-from lit_pi.data.evaluations import Perplexity
-from lit_pi.evaluation.definitions import DEFINITIONS
-from lit_pi.evaluation.document_intervals import FEW_DOCUMENTS
-from lit_pi.evaluation.figures import perplexity_figure
-from lit_pi.evaluation.paired_perplexity import KIND
-from lit_pi.evaluation.perplexity import Perplexities, measure
-from lit_pi.evaluation.position_figure import position_figure
-from lit_pi.evaluation.report.perplexity import protocol_note
-from lit_pi.evaluation.score_tables import write_documents, write_tokens
-from lit_pi.evaluation.token_scores import TokenScores, series_of
+from lit_pi.evaluations import Perplexity
+from lit_pi.evaluations.perplexity.definitions import DEFINITIONS
+from lit_pi.evaluations.perplexity.figures import perplexity_figure
+from lit_pi.evaluations.perplexity.loss_by_position import position_figure
+from lit_pi.evaluations.perplexity.measures import Perplexities, measure
+from lit_pi.evaluations.perplexity.paired import KIND
+from lit_pi.evaluations.perplexity.score_tables import write_documents, write_tokens
+from lit_pi.evaluations.perplexity.tables import protocol_note
+from lit_pi.evaluations.perplexity.token_scores import TokenScores, series_of
+from lit_pi.evaluations.statistics.document_intervals import FEW_DOCUMENTS
 from lit_pi.module import LitLlama
 
 

@@ -9,10 +9,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_pi.batches import Generated, GenerationBatch
-from lit_pi.data import LongContextData
 from lit_pi.data.generation import continuation
 from lit_pi.data.prompts import Prompts
 from lit_pi.data.ranks import data_ranks
+from lit_pi.datamodules import LongContextData
 from lit_pi.errors import UserError
 from lit_pi.module import LitLlama
 

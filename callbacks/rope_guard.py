@@ -13,9 +13,9 @@ from torch import Tensor
 
 from lit_pi.errors import UserError
 from lit_pi.models.fingerprint import Phases, phases_of, probed_positions, rotates_as
+from lit_pi.models.layers.queries_and_keys import rotated_keys
 from lit_pi.models.past import Past
-from lit_pi.models.provenance import KEY
-from lit_pi.models.queries_and_keys import rotated_keys
+from lit_pi.models.sources.provenance import KEY
 from lit_pi.module import LitLlama
 
 PHASE_TOLERANCE = 1e-4

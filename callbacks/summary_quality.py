@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 from lit_pi.batches import GenerationBatch
-from lit_pi.data.evaluations import Summarization
-from lit_pi.evaluation.document_intervals import FEW_DOCUMENTS
-from lit_pi.evaluation.summaries import KIND, LABELS, MeasureMean, SummaryScores, means
-from lit_pi.evaluation.summary_table import write_summaries
+from lit_pi.evaluations import Summarization
+from lit_pi.evaluations.statistics.document_intervals import FEW_DOCUMENTS
+from lit_pi.evaluations.summaries.scores import KIND, LABELS, MeasureMean, SummaryScores, means
+from lit_pi.evaluations.summaries.summary_table import write_summaries
 from lit_pi.module import LitLlama
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lit_pi.batches import TrainingBatch
 from lit_pi.data.ranks import data_ranks
-from lit_pi.models.flop import CONVENTION, Flop
+from lit_pi.models.training.flop import CONVENTION, Flop
 from lit_pi.module import LitLlama
 from lit_pi.planning.ledger import Work
 from lit_pi.planning.rates import rates

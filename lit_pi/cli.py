@@ -27,8 +27,9 @@ from torch import distributed
 # Short class names in YAML work for classes that are imported.
 import lit_pi.callbacks
 import lit_pi.data.corpora
-import lit_pi.data.evaluations
-import lit_pi.data.tasks
+import lit_pi.datamodules
+import lit_pi.evaluations
+import lit_pi.evaluations.choices.tasks
 import lit_pi.parallel
 import lit_pi.positions  # noqa: F401
 from lit_pi.callbacks import (
@@ -44,16 +45,16 @@ from lit_pi.callbacks import (
     SummaryQuality,
     Throughput,
 )
-from lit_pi.data import LongContextData
 from lit_pi.data.prepare import prepare
 from lit_pi.data.train_tokenizer import train_tokenizer
+from lit_pi.datamodules import LongContextData
 from lit_pi.errors import DISK_FULL, UserError, check_at_least
-from lit_pi.evaluation.report import report
 from lit_pi.export import export
-from lit_pi.models.checkpoint import checkpoints_of, newest_checkpoint, read_content
+from lit_pi.models.sources.checkpoint import checkpoints_of, newest_checkpoint, read_content
 from lit_pi.module import ADAMW, WARMUP, LitLlama
 from lit_pi.parallel.checkpoint_io import AtomicCheckpointIO
 from lit_pi.planning import PlanningTrainer
+from lit_pi.report import report
 
 LAST = "last"
 """What `--ckpt_path` takes for the newest complete checkpoint of the run directory."""

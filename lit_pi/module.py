@@ -19,21 +19,22 @@ from torch.optim.lr_scheduler import LinearLR, LRScheduler
 from lit_pi.batches import IGNORE, Generated, GenerationBatch, ScoringBatch, Span, TrainingBatch
 from lit_pi.errors import UserError
 from lit_pi.malloc import keep_freed_memory
-from lit_pi.models import LanguageModel, ModelSource, Pretrained, offload
-from lit_pi.models.activation_budget import ActivationBudget
-from lit_pi.models.activation_checkpointing import ActivationCheckpointing
-from lit_pi.models.attention import FLEX_ATTENTION
-from lit_pi.models.attention_kernels import Kernel, check_kernel, kernel_in_use, use_kernel
-from lit_pi.models.checkpoint import check_adapter, check_checkpoint, model_record
-from lit_pi.models.compilation import compiles
-from lit_pi.models.decode_consistency import score_both_ways
-from lit_pi.models.float8 import Float8, use_float8
-from lit_pi.models.generation import generate
-from lit_pi.models.lora import LoRA, check_complete
-from lit_pi.models.provenance import KEY
+from lit_pi.models import LanguageModel, ModelSource, Pretrained
+from lit_pi.models.attention.documents import FLEX_ATTENTION
+from lit_pi.models.attention.kernels import Kernel, check_kernel, kernel_in_use, use_kernel
+from lit_pi.models.attention.rules import RULE_ATTENTION
+from lit_pi.models.decoding.decode_consistency import score_both_ways
+from lit_pi.models.decoding.generation import generate
+from lit_pi.models.layers.compilation import compiles
+from lit_pi.models.layers.rotation import install_rotation
 from lit_pi.models.rotary import RotaryEmbedding
-from lit_pi.models.rotation import install_rotation
-from lit_pi.models.rule_attention import RULE_ATTENTION
+from lit_pi.models.sources.checkpoint import check_adapter, check_checkpoint, model_record
+from lit_pi.models.sources.provenance import KEY
+from lit_pi.models.training import offload
+from lit_pi.models.training.activation_budget import ActivationBudget
+from lit_pi.models.training.activation_checkpointing import ActivationCheckpointing
+from lit_pi.models.training.float8 import Float8, use_float8
+from lit_pi.models.training.lora import LoRA, check_complete
 from lit_pi.parallel import FSDP2, mean_over_ranks
 from lit_pi.positions import (
     Contiguous,

@@ -4,12 +4,12 @@ import itertools
 
 import numpy as np
 
-from lit_pi.evaluation.sampling import Sample
-from lit_pi.evaluation.token_scores import TokenLosses
-from lit_pi.evaluation.windows import WindowPlan
+from lit_pi.evaluations.perplexity.sampling import WindowSample
+from lit_pi.evaluations.perplexity.token_scores import TokenLosses
+from lit_pi.evaluations.perplexity.windows import WindowPlan
 
 
-def only(losses: TokenLosses, plan: WindowPlan, sample: Sample) -> TokenLosses:
+def only(losses: TokenLosses, plan: WindowPlan, sample: WindowSample) -> TokenLosses:
     """The store of a run of the sample."""
     nll = {}
     for series, values in losses.nll.items():

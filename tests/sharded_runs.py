@@ -16,9 +16,9 @@ from torch import distributed
 from torch.optim import AdamW
 
 from lit_pi.batches import ScoringBatch
-from lit_pi.data import LongContextData
 from lit_pi.data.corpora import TextFiles
-from lit_pi.data.evaluations import Perplexity
+from lit_pi.datamodules import LongContextData
+from lit_pi.evaluations import Perplexity
 from lit_pi.models import FromScratch, LoRA, Pretrained
 from lit_pi.module import LitLlama
 from lit_pi.parallel import FSDP2

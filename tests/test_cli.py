@@ -17,7 +17,7 @@ from lightning.pytorch import LightningDataModule
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_pi import __version__
-from lit_pi import data as data_modules
+from lit_pi import datamodules as data_modules
 from lit_pi.cli import LitPiCLI, run
 from lit_pi.positions import Interpolate
 

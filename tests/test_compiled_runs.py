@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_pi.cli import LitPiCLI
-from lit_pi.models import compilation
+from lit_pi.models.layers import compilation
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

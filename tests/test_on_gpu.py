@@ -15,10 +15,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from lit_pi.cli import LitPiCLI
 from lit_pi.errors import UserError
-from lit_pi.models import FromScratch, LanguageModel, attention
+from lit_pi.models import FromScratch, LanguageModel
 from lit_pi.models import language_model as language_model_module
-from lit_pi.models.attention import ATTENTION
-from lit_pi.models.generation import generate
+from lit_pi.models.attention import documents as attention
+from lit_pi.models.attention.documents import ATTENTION
+from lit_pi.models.decoding.generation import generate
 from lit_pi.positions import Interpolate, PositionStrategy, Rope, SelfExtend
 
 pytestmark = [

@@ -9,12 +9,12 @@ GPUS = 8
 """On which the presets say how sequences of a step are made up."""
 
 RUNS = {
-    "pile_interpolate": (1000, 64, 8192, "Interpolate", 4, "Pile", 200),
-    "redpajama_interpolate": (1000, 64, 8192, "Interpolate", 4, "RedPajama", 200),
-    "pile_finetune": (10_000, 64, 8192, "Extrapolate", None, "Pile", 1000),
-    "redpajama_finetune": (10_000, 64, 8192, "Extrapolate", None, "RedPajama", 1000),
-    "pile_interpolate interpolate_16k": (1000, 128, 16_384, "Interpolate", 8, "Pile", 200),
-    "pile_interpolate interpolate_32k": (1000, 128, 32_768, "Interpolate", 16, "Pile", 200),
+    "pile_interpolate": (1000, 64, 8192, "Interpolate", 4, "PileCorpus", 200),
+    "redpajama_interpolate": (1000, 64, 8192, "Interpolate", 4, "RedPajamaCorpus", 200),
+    "pile_finetune": (10_000, 64, 8192, "Extrapolate", None, "PileCorpus", 1000),
+    "redpajama_finetune": (10_000, 64, 8192, "Extrapolate", None, "RedPajamaCorpus", 1000),
+    "pile_interpolate interpolate_16k": (1000, 128, 16_384, "Interpolate", 8, "PileCorpus", 200),
+    "pile_interpolate interpolate_32k": (1000, 128, 32_768, "Interpolate", 16, "PileCorpus", 200),
 }
 """Steps, sequences a step, tokens of a sequence, strategy and scale, corpus, steps from an evaluation to the next."""
 

@@ -24,7 +24,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from transformers import PreTrainedTokenizerFast
 
 from lit_pi.data.corpora.corpus import Corpus, Document, Dropped, Split
-from lit_pi.data.pieces import cutter, whole
+from lit_pi.data.cutting import cutter, whole
 from lit_pi.data.store import FORMAT, Batch, StoreWriter, TokenStore, sync
 from lit_pi.data.tokenizer import BYTES, first_tokens, load_tokenizer, plain_backend, tokenizer_fingerprint
 from lit_pi.errors import DISK_FULL, UserError

@@ -15,9 +15,9 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast
 
 from lit_pi.batches import IGNORE, Decoding, GenerationBatch
+from lit_pi.data.ranks import share_out
 from lit_pi.data.tokenizer import plain_backend
 from lit_pi.errors import UserError
-from lit_pi.evaluation.windows import share_out
 
 AT_ONCE = 64
 """Texts encoded together."""
@@ -25,7 +25,7 @@ BEFORE = 8
 """Tokens of a prompt beside which what follows is read as text."""
 
 
-class Sample(NamedTuple):
+class PromptSample(NamedTuple):
     """A prompt to continue.
 
     Attributes:
@@ -55,7 +55,7 @@ class GenerationBatches(Dataset[GenerationBatch]):
     """
 
     def __init__(
-        self, name: str, samples: Sequence[Sample], decoding: Decoding, batch_size: int, world_size: int
+        self, name: str, samples: Sequence[PromptSample], decoding: Decoding, batch_size: int, world_size: int
     ) -> None:
         self.name = name
         self.samples = samples
@@ -84,7 +84,7 @@ class GenerationBatches(Dataset[GenerationBatch]):
             targets=pad_sequence(targets, batch_first=True, padding_value=IGNORE) if targets else None,
         )
 
-    def _draws(self, sample: Sample) -> torch.Tensor:
+    def _draws(self, sample: PromptSample) -> torch.Tensor:
         generator = np.random.default_rng([sample.seed, sample.document])
         return torch.from_numpy(generator.random(self.decoding.max_new_tokens, np.float32))
 

@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerFast
 from lit_pi.batches import Decoding
 from lit_pi.data.corpora.corpus import Document
 from lit_pi.data.corpora.text_files import Files, TextFiles
-from lit_pi.data.generation import GenerationBatches, PromptEncoder, Sample, decoding_of
+from lit_pi.data.generation import GenerationBatches, PromptEncoder, PromptSample, decoding_of
 from lit_pi.errors import UserError, check_at_least
 
 
@@ -55,7 +55,7 @@ class Prompts:
         self.stop_at_eos = stop_at_eos
         self.batch_size = batch_size
         self.ids: list[str] = []
-        self.samples: list[Sample] = []
+        self.samples: list[PromptSample] = []
         self.decoding = Decoding(max_new_tokens)
 
     def prepare(self, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -75,7 +75,7 @@ class Prompts:
         for index, (name, tokens) in enumerate(zip(self.ids, prompts, strict=True)):
             if not len(tokens):
                 raise UserError(f"the prompt {name} is empty, and the tokenizer has no <bos> to start from: remove it")
-            self.samples.append(Sample(tokens, len(tokens) + self.max_new_tokens, self.seed, index))
+            self.samples.append(PromptSample(tokens, len(tokens) + self.max_new_tokens, self.seed, index))
 
     def batches(self, world_size: int) -> GenerationBatches:
         """All prompts."""

@@ -8,7 +8,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
 from lit_pi.errors import UserError
 from lit_pi.models import LanguageModel
-from lit_pi.models.provenance import KEY, config_in_effect
+from lit_pi.models.sources.provenance import KEY, config_in_effect
 
 CONFIG = "config.json"
 

@@ -8,11 +8,11 @@ import yaml
 
 from lit_pi import positions
 from lit_pi.errors import UserError
-from lit_pi.evaluation.results import FILE as RESULTS
-from lit_pi.evaluation.results import load_records
-from lit_pi.models.checkpoint import newest_checkpoint, read_content
-from lit_pi.models.provenance import KEY
-from lit_pi.models.stored import is_sharded
+from lit_pi.evaluations.records import FILE as RESULTS
+from lit_pi.evaluations.records import load_records
+from lit_pi.models.sources.checkpoint import newest_checkpoint, read_content
+from lit_pi.models.sources.provenance import KEY
+from lit_pi.models.sources.stored import is_sharded
 from lit_pi.positions import PositionStrategy, Rope
 
 FIT = "fit.yaml"

@@ -9,14 +9,14 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.nn.attention.flex_attention import BlockMask
 from transformers import PreTrainedModel
 
-from lit_pi.models.attention import blocks_are_fastest, document_mask
-from lit_pi.models.layer_forward import LayerForward
-from lit_pi.models.linear_cross_entropy import linear_cross_entropy, output_weight
+from lit_pi.models.attention.documents import blocks_are_fastest, document_mask
+from lit_pi.models.attention.rules import install_rule
+from lit_pi.models.attention.sequence_split import SequenceSplit, has_ring
+from lit_pi.models.layers.layer_forward import LayerForward
+from lit_pi.models.layers.linear_cross_entropy import linear_cross_entropy, output_weight
 from lit_pi.models.past import Past
-from lit_pi.models.provenance import rope_parameters_of
 from lit_pi.models.rotary import RotaryEmbedding, install_rotary
-from lit_pi.models.rule_attention import install_rule
-from lit_pi.models.sequence_split import SequenceSplit, has_ring
+from lit_pi.models.sources.provenance import rope_parameters_of
 from lit_pi.positions import PositionStrategy, Rope
 
 

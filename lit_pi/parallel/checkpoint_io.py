@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.distributed import ProcessGroup, get_rank, new_group
 from torch.distributed.checkpoint import async_save, save
 
-from lit_pi.models.checkpoint import read_content
-from lit_pi.models.stored import META, Shards, is_sharded
+from lit_pi.models.sources.checkpoint import read_content
+from lit_pi.models.sources.stored import META, Shards, is_sharded
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -17,7 +17,7 @@ from torch.distributed.fsdp import (
 
 from lit_pi.errors import UserError
 from lit_pi.models import LanguageModel
-from lit_pi.models.filling import Fill
+from lit_pi.models.sources.filling import Fill
 from lit_pi.parallel.checkpoint_io import AtomicCheckpointIO
 
 Dtype = Literal["float32", "bfloat16"]

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lit_pi.models.family import LLAMA_FAMILY
+from lit_pi.models.layers.family import LLAMA_FAMILY
 
 
 def keep_as_compiled(layer: nn.Module) -> None:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import psutil
 import torch
 
-from lit_pi.models.activation_budget import LADDER, STEPS, climb, fillable
-from lit_pi.models.layer_forward import Mode
+from lit_pi.models.layers.layer_forward import CheckpointingMode
+from lit_pi.models.training.activation_budget import LADDER, STEPS, climb, fillable
 from lit_pi.planning.ledger import Part, Work
 from lit_pi.planning.tracer import Trace, Tracer
 
@@ -117,7 +117,7 @@ def settle(tracer: Tracer, trace: Trace, memory: Memory, memory_gib: float | Non
         return trace
     layers = len(tracer.model.layer_forwards)
     modes = [LADDER[0]] * layers
-    kept: dict[Mode, int] = {LADDER[0]: round(trace.kept / layers)}
+    kept: dict[CheckpointingMode, int] = {LADDER[0]: round(trace.kept / layers)}
     for rung in LADDER[1:]:
         tracer.set_modes([rung] * layers)
         kept[rung] = round(tracer.step(trace.context_length).kept / layers)

@@ -14,13 +14,13 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.optim import Optimizer
 
 from lit_pi.batches import IGNORE, TrainingBatch
-from lit_pi.data import LongContextData
+from lit_pi.datamodules import LongContextData
 from lit_pi.errors import UserError
 from lit_pi.models import LanguageModel
-from lit_pi.models.compilation import compiles
-from lit_pi.models.filling import replace_parameters
-from lit_pi.models.layer_forward import Mode
-from lit_pi.models.sequence_split import has_ring
+from lit_pi.models.attention.sequence_split import has_ring
+from lit_pi.models.layers.compilation import compiles
+from lit_pi.models.layers.layer_forward import CheckpointingMode
+from lit_pi.models.sources.filling import replace_parameters
 from lit_pi.module import LitLlama
 from lit_pi.parallel import FSDP2
 from lit_pi.planning.compiled import keep_as_compiled
@@ -137,7 +137,7 @@ class Tracer:
                 keep_as_compiled(layer)
         return model
 
-    def set_modes(self, modes: Sequence[Mode]) -> None:
+    def set_modes(self, modes: Sequence[CheckpointingMode]) -> None:
         """Of checkpointing, for each layer."""
         for layer, mode in zip(self.model.layer_forwards, modes, strict=True):
             layer.mode = mode

@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from lit_pi.data import LongContextData
+from lit_pi.datamodules import LongContextData
 from lit_pi.errors import UserError
-from lit_pi.models.activation_budget import LADDER, STEPS
+from lit_pi.models.training.activation_budget import LADDER, STEPS
 from lit_pi.module import LitLlama
 from lit_pi.planning.measure import StepMeter
 from lit_pi.planning.plan import TRACES, Plan, memory_of, search, seconds, settle

@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, Qw
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
 from lit_pi import theory
-from lit_pi.data import LongContextData
 from lit_pi.data.corpora import TextFiles
-from lit_pi.data.evaluations import Perplexity
+from lit_pi.datamodules import LongContextData
+from lit_pi.evaluations import Perplexity
 from lit_pi.models import Pretrained
 from lit_pi.module import LitLlama
 from lit_pi.positions import DynamicNTK, Extrapolate, Interpolate, PositionStrategy, Rope, SelfExtend

@@ -13,12 +13,12 @@ from strategies import STRATEGIES
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from lit_pi.data import LongContextData
 from lit_pi.data.corpora import TextFiles
+from lit_pi.datamodules import LongContextData
 from lit_pi.errors import UserError
 from lit_pi.models import FromScratch
 from lit_pi.models import language_model as language_model_module
-from lit_pi.models.attention import ATTENTION
+from lit_pi.models.attention.documents import ATTENTION
 from lit_pi.models.rotary import RotaryEmbedding
 from lit_pi.module import LitLlama
 from lit_pi.positions import Extrapolate, PoSE, PositionStrategy

@@ -18,12 +18,12 @@ from torch import nn
 from transformers import LlamaForCausalLM
 
 from lit_pi.cli import LitPiCLI
-from lit_pi.data import LongContextData
 from lit_pi.data.corpora import TextFiles
-from lit_pi.data.evaluations import MultipleChoice
-from lit_pi.data.tasks import PIQA, RACE, BoolQ, Task, WinoGrande
-from lit_pi.evaluation.multiple_choice import ChoiceScores
-from lit_pi.evaluation.paired_choices import paired_differences
+from lit_pi.datamodules import LongContextData
+from lit_pi.evaluations import MultipleChoice
+from lit_pi.evaluations.choices.paired import paired_differences
+from lit_pi.evaluations.choices.scores import ChoiceScores
+from lit_pi.evaluations.choices.tasks import PIQA, RACE, BoolQ, Task, WinoGrande
 from lit_pi.models import FromScratch
 from lit_pi.module import LitLlama
 from lit_pi.positions import DynamicNTK, Extrapolate, Interpolate, PositionStrategy

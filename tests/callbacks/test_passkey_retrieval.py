@@ -16,11 +16,11 @@ from torch import nn
 
 from lit_pi.batches import IGNORE, ScoringBatch
 from lit_pi.cli import LitPiCLI
-from lit_pi.data import LongContextData
 from lit_pi.data.corpora import TextFiles
-from lit_pi.data.evaluations import Passkey, Perplexity
+from lit_pi.datamodules import LongContextData
+from lit_pi.evaluations import Passkey, Perplexity
 from lit_pi.models import FromScratch, LanguageModel
-from lit_pi.models.generation import generate
+from lit_pi.models.decoding.generation import generate
 from lit_pi.module import LitLlama
 from lit_pi.positions import DynamicNTK, Extrapolate, Interpolate, PositionStrategy
 

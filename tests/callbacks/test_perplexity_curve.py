@@ -16,11 +16,12 @@ from lit_pi.callbacks import PerplexityCurve
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lit_pi.data import LongContextData, first_look
 from lit_pi.data.corpora import TextFiles
-from lit_pi.data.evaluations import Perplexity
+from lit_pi.datamodules import LongContextData
 from lit_pi.errors import UserError
-from lit_pi.evaluation.paired_perplexity import paired_perplexities
+from lit_pi.evaluations import Perplexity
+from lit_pi.evaluations.perplexity import first_look
+from lit_pi.evaluations.perplexity.paired import paired_perplexities
 from lit_pi.models import FromScratch
 from lit_pi.module import LitLlama
 from lit_pi.positions import DynamicNTK, Extrapolate, Interpolate, PositionStrategy, Rope

@@ -13,7 +13,7 @@ from lit_pi.batches import Generated, GenerationBatch
 from lit_pi.cli import LitPiCLI
 from lit_pi.data.tokenizer import load_tokenizer
 from lit_pi.errors import UserError
-from lit_pi.models.generation import generate
+from lit_pi.models.decoding.generation import generate
 from lit_pi.module import LitLlama
 
 pytestmark = pytest.mark.filterwarnings("ignore")

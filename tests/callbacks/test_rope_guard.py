@@ -12,8 +12,8 @@ from lit_pi.callbacks import RopeGuard
 from strategies import STRATEGIES
 
 from lit_pi.cli import LitPiCLI
-from lit_pi.data import LongContextData
 from lit_pi.data.corpora import TextFiles
+from lit_pi.datamodules import LongContextData
 from lit_pi.errors import UserError
 from lit_pi.models import FromScratch
 from lit_pi.models.rotary import RotaryEmbedding

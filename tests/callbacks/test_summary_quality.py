@@ -15,11 +15,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lit_pi.batches import Generated, GenerationBatch
 from lit_pi.cli import LitPiCLI
-from lit_pi.data import LongContextData
-from lit_pi.data.corpora import GovReport
-from lit_pi.data.evaluations import Summarization
+from lit_pi.data.corpora import GovReportCorpus
+from lit_pi.datamodules import LongContextData
 from lit_pi.errors import UserError
-from lit_pi.evaluation.summaries import measure
+from lit_pi.evaluations import Summarization
+from lit_pi.evaluations.summaries.scores import measure
 from lit_pi.models import FromScratch
 from lit_pi.module import LitLlama
 from lit_pi.positions import Extrapolate
@@ -58,7 +58,7 @@ def files(tmp_path: Path) -> str:
 
 
 def summaries(files: str, max_report_tokens: int | None = 52, **options: Any) -> Summarization:
-    corpus = GovReport(None, None, files, learn="summary", max_report_tokens=max_report_tokens)
+    corpus = GovReportCorpus(None, None, files, learn="summary", max_report_tokens=max_report_tokens)
     return Summarization(corpus, **{"max_new_tokens": NEW, "seeds": [0, 1], "batch_size": 4, **options})
 
 
@@ -127,7 +127,7 @@ def test_a_summary_depends_on_its_seed_and_on_nothing_around_it(files: str, tiny
         "seed": "batch_size: 6, seeds: [1, 7]",
     }.items():  # fmt: skip
         evaluation = (
-            "{class_path: Summarization, init_args: {corpus: {class_path: GovReport, init_args: "
+            "{class_path: Summarization, init_args: {corpus: {class_path: GovReportCorpus, init_args: "
             f"{{test: {files}, learn: summary}}}}, max_new_tokens: 12, seeds: [0, 1], {options}}}}}"
         ).replace("seeds: [0, 1], batch_size: 6, seeds", "batch_size: 6, seeds")
         run = tmp_path / name
@@ -156,7 +156,7 @@ def test_mistakes_are_one_sentence(files: str, tmp_path: Path) -> None:
     fits.prepare(tokenizer)
     assert fits.describe()["longest_prompt"] == longest and fits.describe()["documents_cut"] == {}
     with pytest.raises(UserError, match=r"document reports.jsonl:1 of gov_report, test, has no prompt to continue"):
-        Summarization(GovReport(test=files)).prepare(tokenizer)
+        Summarization(GovReportCorpus(test=files)).prepare(tokenizer)
     with pytest.raises(UserError, match="temperature 0 writes the same summary for every seed"):
         summaries(files, temperature=0.0)
     with pytest.raises(UserError, match=r"seeds of the Summarization evaluation are \[1, 1\]: give different ones"):

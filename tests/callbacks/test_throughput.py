@@ -14,10 +14,10 @@ from lit_pi.callbacks import Throughput, throughput
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_pi.batches import TrainingBatch
-from lit_pi.data import LongContextData
-from lit_pi.data import module as data_module
 from lit_pi.data.corpora import TextFiles
-from lit_pi.data.evaluations import Perplexity
+from lit_pi.datamodules import LongContextData
+from lit_pi.datamodules import long_context as data_module
+from lit_pi.evaluations import Perplexity
 from lit_pi.models import FromScratch
 from lit_pi.module import LitLlama
 from lit_pi.positions import Extrapolate

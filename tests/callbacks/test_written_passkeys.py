@@ -9,10 +9,10 @@ import torch
 from lightning.pytorch import Trainer
 from lit_pi.callbacks import PasskeyRetrieval
 
-from lit_pi.data import LongContextData
-from lit_pi.data.evaluations import Passkey
 from lit_pi.data.tokenizer import load_tokenizer
+from lit_pi.datamodules import LongContextData
 from lit_pi.errors import UserError
+from lit_pi.evaluations import Passkey
 from lit_pi.models import FromScratch
 from lit_pi.module import LitLlama
 from lit_pi.positions import DynamicNTK, Extrapolate, PositionStrategy

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from lit_pi.batches import Decoding
-from lit_pi.data.generation import GenerationBatches, PromptEncoder, Sample, continuation
+from lit_pi.data.generation import GenerationBatches, PromptEncoder, PromptSample, continuation
 from lit_pi.data.tokenizer import first_tokens, load_tokenizer, plain_backend
 
 TEXT = "The naïve façade – 今日は – cost 10 € in all. "
@@ -60,7 +60,7 @@ def test_a_continuation_has_its_first_space(make: type) -> None:
 
 def test_every_sample_stands_in_one_row_and_rounds_are_equally_large() -> None:
     lengths = [5, 9, 1, 7, 3, 3, 8]
-    samples = [Sample(np.full(n, n), n + 4, document=index) for index, n in enumerate(lengths)]
+    samples = [PromptSample(np.full(n, n), n + 4, document=index) for index, n in enumerate(lengths)]
     batches = GenerationBatches("texts", samples, Decoding(4, 1.0), batch_size=2, world_size=2)
     rounds = [[batches[index] for index in range(start, start + 2)] for start in range(0, len(batches), 2)]
     seen = []

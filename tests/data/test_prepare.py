@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from lit_pi.data import LongContextData
 from lit_pi.data.corpora import TextFiles
 from lit_pi.data.prepare import prepare
 from lit_pi.data.store import TokenStore
 from lit_pi.data.train_tokenizer import train_tokenizer
+from lit_pi.datamodules import LongContextData
 from lit_pi.errors import UserError
 
 TEXT = "The pass key is 12345. Ünïcödé – 🙂\n\n\tindented   text\r\n" * 20

@@ -11,9 +11,9 @@ from transformers import PreTrainedTokenizerFast
 from lit_pi.data.build import open_store
 from lit_pi.data.corpora import Corpus
 from lit_pi.data.corpora.corpus import Document, Split
-from lit_pi.data.evaluations import Perplexity
 from lit_pi.data.token_bytes import TokenBytes
 from lit_pi.data.tokenizer import load_tokenizer
+from lit_pi.evaluations import Perplexity
 
 TEXTS = ["it was the best of times", "  the naïve age\n\tof 智慧 🙂 wisdom ", "times", "İ"]
 PIECES = ["▁the", "▁it", "▁was", "▁of", "the", "times", "▁", "▁times", "best", "age", "a", "e", "i", "m", "s", "t", "ï"]

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from lit_pi.export import command, stock, verification
 from lit_pi.models import LanguageModel, Pretrained
-from lit_pi.models.checkpoint import checkpoints_of
+from lit_pi.models.sources.checkpoint import checkpoints_of
 from lit_pi.parallel import checkpoint_io
 
 pytestmark = pytest.mark.filterwarnings("ignore")

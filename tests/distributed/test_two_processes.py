@@ -72,7 +72,7 @@ def test_sharded_ranks_write_and_compare_what_one_process_does(tmp_path: Path, t
     reports.write_text("".join(json.dumps({"report": "boats " * n, "summary": "boats"}) + "\n" for n in (9, 2, 5)))
     evaluations = {
         "summaries": {"class_path": "Summarization", "init_args": {
-            "corpus": {"class_path": "GovReport", "init_args": {"test": str(reports), "learn": "summary"}},
+            "corpus": {"class_path": "GovReportCorpus", "init_args": {"test": str(reports), "learn": "summary"}},
             "max_new_tokens": 6, "seeds": [0], "batch_size": 2,
         }},
         "keys": {"class_path": "Passkey", "init_args": {

@@ -13,8 +13,8 @@ from transformers import (
 
 from lit_pi.errors import UserError
 from lit_pi.models import FromScratch, LanguageModel, Pretrained
-from lit_pi.models.attention import ATTENTION
-from lit_pi.models.provenance import rope_of
+from lit_pi.models.attention.documents import ATTENTION
+from lit_pi.models.sources.provenance import rope_of
 from lit_pi.positions import Extrapolate, Interpolate, PositionStrategy, Rope
 
 TINY = {

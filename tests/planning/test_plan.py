@@ -21,11 +21,12 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import LlamaConfig
 
 from lit_pi.cli import LitPiCLI
-from lit_pi.data import LongContextData
+from lit_pi.datamodules import LongContextData
 from lit_pi.errors import UserError
-from lit_pi.models import FromScratch, LoRA, Pretrained, linear_cross_entropy
-from lit_pi.models.activation_budget import RESERVE
-from lit_pi.models.activation_checkpointing import ActivationCheckpointing
+from lit_pi.models import FromScratch, LoRA, Pretrained
+from lit_pi.models.layers import linear_cross_entropy
+from lit_pi.models.training.activation_budget import RESERVE
+from lit_pi.models.training.activation_checkpointing import ActivationCheckpointing
 from lit_pi.module import LitLlama
 from lit_pi.parallel import FSDP2
 from lit_pi.planning.host import PinnedMemory

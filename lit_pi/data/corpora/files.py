@@ -15,7 +15,9 @@ from lit_pi.data.corpora.readers import FORMATS, is_supported
 from lit_pi.errors import UserError
 from lit_pi.hub import HUB_TIMEOUT, UNREACHABLE
 
-HUB = re.compile(r"hf://datasets/(?P<repository>[^/]+/[^/@]+)(@(?P<revision>refs/[^/]+/[^/]+|[^/]+))?/(?P<files>.+)")
+HUB_ADDRESS = re.compile(
+    r"hf://datasets/(?P<repository>[^/]+/[^/@]+)(@(?P<revision>refs/[^/]+/[^/]+|[^/]+))?/(?P<files>.+)"
+)
 """`hf://datasets/OWNER/NAME@REVISION/GLOB`, as fsspec, pandas and duckdb write it."""
 
 
@@ -89,7 +91,7 @@ def _by_id(files: dict[Path, str]) -> dict[str, Path]:
 
 
 def _find_on_hub(pattern: str) -> list[File]:
-    parts = HUB.fullmatch(pattern)
+    parts = HUB_ADDRESS.fullmatch(pattern)
     if parts is None:
         raise UserError(f"{pattern!r} names no files on the hub: write hf://datasets/OWNER/NAME@REVISION/GLOB")
     repository, revision = parts["repository"], parts["revision"] or "main"

@@ -7,7 +7,7 @@ from lit_pi.data.corpora.readers import Reading, Record, Undecodable
 from lit_pi.data.corpora.text_files import Files, TextFiles
 from lit_pi.errors import UserError
 
-HUB = "hf://datasets/ccdv/govreport-summarization@refs/convert/parquet/document"
+REPOSITORY = "hf://datasets/ccdv/govreport-summarization@refs/convert/parquet/document"
 BEFORE, AFTER = (
     "Read the following article and then summarize it.\n",
     "\nNow summarize the above article.\nSummary:",
@@ -19,7 +19,7 @@ def report_of(document: Document) -> str:
     return document.prompt.removeprefix(BEFORE).removesuffix(AFTER)
 
 
-class GovReport(TextFiles):
+class GovReportCorpus(TextFiles):
     """GovReport (Huang et al. 2021, arXiv 2104.02112), as Chen et al. 2023 use it (section 3.5).
 
     Records with `report` and `summary`, in Parquet or JSON lines. On the hub: ccdv/govreport-summarization.
@@ -44,9 +44,9 @@ class GovReport(TextFiles):
 
     def __init__(
         self,
-        train: Files | None = f"{HUB}/train/*.parquet",
-        validation: Files | None = f"{HUB}/validation/*.parquet",
-        test: Files | None = f"{HUB}/test/*.parquet",
+        train: Files | None = f"{REPOSITORY}/train/*.parquet",
+        validation: Files | None = f"{REPOSITORY}/validation/*.parquet",
+        test: Files | None = f"{REPOSITORY}/test/*.parquet",
         learn: Literal["report", "summary"] = "report",
         max_report_tokens: int | None = None,
         max_summary_tokens: int | None = None,
@@ -55,9 +55,11 @@ class GovReport(TextFiles):
         limits = {"max_report_tokens": max_report_tokens, "max_summary_tokens": max_summary_tokens}
         for limit, value in limits.items():
             if value is not None and value < 1:
-                raise UserError(f"{limit} of GovReport is {value}: it must be 1 or more, or null for all tokens")
+                raise UserError(f"{limit} of GovReportCorpus is {value}: it must be 1 or more, or null for all tokens")
         if max_summary_tokens is not None and learn == "report":
-            raise UserError("max_summary_tokens of GovReport limits summaries: set learn: summary, or leave it out")
+            raise UserError(
+                "max_summary_tokens of GovReportCorpus limits summaries: set learn: summary, or leave it out"
+            )
         self.learn = learn
         self.max_report_tokens = max_report_tokens
         self.max_summary_tokens = max_summary_tokens
@@ -67,9 +69,9 @@ class GovReport(TextFiles):
         """`gov_report`."""
         return "gov_report"
 
-    def of_reports(self) -> "GovReport":
+    def of_reports(self) -> "GovReportCorpus":
         """The same files, of which the report is the document."""
-        return GovReport(self.files["train"], self.files["validation"], self.files["test"])
+        return GovReportCorpus(self.files["train"], self.files["validation"], self.files["test"])
 
     def fingerprint(self, split: Split) -> dict[str, Any]:
         """With what is learnt, and the limits."""

@@ -4,10 +4,10 @@ from typing import ClassVar
 
 from lit_pi.data.corpora.text_files import Files, TextFiles
 
-HUB = "hf://datasets/emozilla/pg19@main/data"
+REPOSITORY = "hf://datasets/emozilla/pg19@main/data"
 
 
-class PG19(TextFiles):
+class PG19Corpus(TextFiles):
     """PG-19 (Rae et al. 2020, arXiv 1911.05507): books first published before 1919.
 
     Records with `text`, one a book, in Parquet or JSON lines. On the hub: emozilla/pg19. Chen et al. 2023 measure
@@ -26,9 +26,9 @@ class PG19(TextFiles):
 
     def __init__(
         self,
-        train: Files = f"{HUB}/train-*.parquet",
-        validation: Files = f"{HUB}/validation-*.parquet",
-        test: Files = f"{HUB}/test-*.parquet",
+        train: Files = f"{REPOSITORY}/train-*.parquet",
+        validation: Files = f"{REPOSITORY}/validation-*.parquet",
+        test: Files = f"{REPOSITORY}/test-*.parquet",
     ) -> None:
         super().__init__(train, validation, test)
 

@@ -4,10 +4,10 @@ from typing import ClassVar
 
 from lit_pi.data.corpora.text_files import Files, TextFiles, Value
 
-HUB = "hf://datasets/monology/pile-uncopyrighted@main"
+REPOSITORY = "hf://datasets/monology/pile-uncopyrighted@main"
 
 
-class Pile(TextFiles):
+class PileCorpus(TextFiles):
     """The Pile (Gao et al. 2020, arXiv 2101.00027), on which Chen et al. 2023 fine-tuned (section 3.1).
 
     JSON lines with `text` and `meta.pile_set_name`, the source of a document. On the hub, without the parts that had
@@ -31,9 +31,9 @@ class Pile(TextFiles):
 
     def __init__(
         self,
-        train: Files = f"{HUB}/train/*.jsonl.zst",
-        validation: Files = f"{HUB}/val.jsonl.zst",
-        test: Files = f"{HUB}/test.jsonl.zst",
+        train: Files = f"{REPOSITORY}/train/*.jsonl.zst",
+        validation: Files = f"{REPOSITORY}/val.jsonl.zst",
+        test: Files = f"{REPOSITORY}/test.jsonl.zst",
         weights: dict[str, float] | None = None,
         min_bytes: int = 0,
         where: dict[str, Value | list[Value]] | None = None,

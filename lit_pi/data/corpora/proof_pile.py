@@ -4,10 +4,10 @@ from typing import ClassVar
 
 from lit_pi.data.corpora.text_files import Files, TextFiles, Value
 
-HUB = "hf://datasets/hoskinson-center/proof-pile@main"
+REPOSITORY = "hf://datasets/hoskinson-center/proof-pile@main"
 
 
-class ProofPile(TextFiles):
+class ProofPileCorpus(TextFiles):
     """Proof-pile (Azerbayev et al. 2022): mathematical papers, books and formal libraries.
 
     JSON lines with `text`. On the hub: hoskinson-center/proof-pile. Chen et al. 2023 measure perplexity on 128 random
@@ -28,9 +28,9 @@ class ProofPile(TextFiles):
 
     def __init__(
         self,
-        train: Files = f"{HUB}/train/*.jsonl.gz",
-        validation: Files = f"{HUB}/dev/*.jsonl.gz",
-        test: Files = f"{HUB}/test/*.jsonl.gz",
+        train: Files = f"{REPOSITORY}/train/*.jsonl.gz",
+        validation: Files = f"{REPOSITORY}/dev/*.jsonl.gz",
+        test: Files = f"{REPOSITORY}/test/*.jsonl.gz",
         where: dict[str, Value | list[Value]] | None = None,
     ) -> None:
         super().__init__(train, validation, test, where=where)

@@ -4,12 +4,12 @@ from typing import ClassVar
 
 from lit_pi.data.corpora.text_files import Files, TextFiles, Value
 
-HUB = "hf://datasets/togethercomputer/RedPajama-Data-1T-Sample@main"
+REPOSITORY = "hf://datasets/togethercomputer/RedPajama-Data-1T-Sample@main"
 CRAWLS = ("2019-30", "2020-05", "2021-04", "2022-05", "2023-06")
 SOURCES = ("arxiv", "book", "c4", *(f"cc_{crawl}" for crawl in CRAWLS), "github", "stackexchange", "wikipedia")
 
 
-class RedPajama(TextFiles):
+class RedPajamaCorpus(TextFiles):
     """RedPajama-Data-1T (Weber et al. 2024, arXiv 2411.12372), the other corpus of Chen et al. 2023 (section 3.4).
 
     JSON lines with `text`; the sources are the names that `train` gives to its files. On the hub:
@@ -39,7 +39,7 @@ class RedPajama(TextFiles):
         where: dict[str, Value | list[Value]] | None = None,
     ) -> None:
         super().__init__(
-            train or {source: f"{HUB}/{source}_sample.jsonl" for source in SOURCES},
+            train or {source: f"{REPOSITORY}/{source}_sample.jsonl" for source in SOURCES},
             held_out=held_out,
             weights=weights,
             min_bytes=min_bytes,

@@ -8,10 +8,10 @@ from transformers import PreTrainedTokenizerFast
 
 from lit_pi.batches import IGNORE
 from lit_pi.data.build import open_store
-from lit_pi.data.corpora import GovReport
-from lit_pi.data.module import LongContextData
+from lit_pi.data.corpora import GovReportCorpus
 from lit_pi.data.sequences import Sequences
 from lit_pi.data.tokenizer import load_tokenizer
+from lit_pi.datamodules.long_context import LongContextData
 from lit_pi.errors import UserError
 
 BEFORE, AFTER = "Read the following article and then summarize it.\n", "\nNow summarize the above article.\nSummary:"
@@ -28,7 +28,7 @@ def files(tmp_path: Path) -> str:
 @pytest.mark.usefixtures("store_cache")
 def test_only_the_tokens_of_a_summary_are_learnt_and_none_beyond_the_limits(files: str) -> None:
     tokenizer = load_tokenizer("bytes")
-    corpus = GovReport(files, learn="summary", max_report_tokens=9, max_summary_tokens=12)
+    corpus = GovReportCorpus(files, learn="summary", max_report_tokens=9, max_summary_tokens=12)
     store = open_store(corpus, "train", tokenizer)
     assert store.manifest["documents"] == {
         "read": 4, "kept": 4, "dropped": {}, "cut": {"report": 1, "summary": 2},
@@ -55,8 +55,8 @@ def test_only_the_tokens_of_a_summary_are_learnt_and_none_beyond_the_limits(file
 def test_another_limit_is_another_store_and_reports_alone_are_cut_too(
     files: str, words_tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    whole = open_store(GovReport(files), "train", words_tokenizer)
-    cut = open_store(GovReport(files, max_report_tokens=3), "train", words_tokenizer)
+    whole = open_store(GovReportCorpus(files), "train", words_tokenizer)
+    cut = open_store(GovReportCorpus(files, max_report_tokens=3), "train", words_tokenizer)
     assert cut.lengths.tolist() == [min(length, 3) for length in whole.lengths.tolist()] and whole.lengths.max() > 3
     assert cut.document(0).tolist() == whole.document(0)[:3].tolist()
     assert cut.manifest["documents"]["cut"] == {"report": int((whole.lengths > 3).sum())}
@@ -64,14 +64,16 @@ def test_another_limit_is_another_store_and_reports_alone_are_cut_too(
 
 @pytest.mark.usefixtures("store_cache")
 def test_what_was_cut_is_told_before_training(files: str, caplog: pytest.LogCaptureFixture) -> None:
-    data = LongContextData(GovReport(files, learn="summary", max_report_tokens=9), context_length=160, packing="single")
+    data = LongContextData(
+        GovReportCorpus(files, learn="summary", max_report_tokens=9), context_length=160, packing="single"
+    )
     with caplog.at_level("INFO"):
         data.setup("fit")
     assert "; report cut to its limit in 1" in caplog.text
 
 
 def test_limits_out_of_range_are_refused(files: str) -> None:
-    with pytest.raises(UserError, match="max_report_tokens of GovReport is 0: it must be 1 or more"):
-        GovReport(files, max_report_tokens=0)
-    with pytest.raises(UserError, match="max_summary_tokens of GovReport limits summaries: set learn: summary"):
-        GovReport(files, max_summary_tokens=10)
+    with pytest.raises(UserError, match="max_report_tokens of GovReportCorpus is 0: it must be 1 or more"):
+        GovReportCorpus(files, max_report_tokens=0)
+    with pytest.raises(UserError, match="max_summary_tokens of GovReportCorpus limits summaries: set learn: summary"):
+        GovReportCorpus(files, max_summary_tokens=10)

@@ -10,10 +10,26 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from lit_pi.data.corpora import PG19, Corpus, Document, GovReport, Pile, ProofPile, RedPajama, TextFiles, files
+from lit_pi.data.corpora import (
+    Corpus,
+    Document,
+    GovReportCorpus,
+    PG19Corpus,
+    PileCorpus,
+    ProofPileCorpus,
+    RedPajamaCorpus,
+    TextFiles,
+    files,
+)
 from lit_pi.errors import UserError
 
-CORPORA = {"pile": Pile, "redpajama": RedPajama, "pg19": PG19, "proof_pile": ProofPile, "gov_report": GovReport}
+CORPORA = {
+    "pile": PileCorpus,
+    "redpajama": RedPajamaCorpus,
+    "pg19": PG19Corpus,
+    "proof_pile": ProofPileCorpus,
+    "gov_report": GovReportCorpus,
+}
 """One row a corpus."""
 
 RECORD = {
@@ -49,7 +65,7 @@ def test_local_files_in_the_format_of_the_corpus_are_its_documents(name: str, lo
 
 
 def test_a_summary_is_learnt_after_its_report(local: str) -> None:
-    (first, _) = GovReport(train=local, learn="summary").documents("train")
+    (first, _) = GovReportCorpus(train=local, learn="summary").documents("train")
     assert first.text == " its summary"
     assert first.prompt.startswith("Read the following article and then summarize it.\na report\nNow summarize")
     assert first.prompt.endswith("Summary:")

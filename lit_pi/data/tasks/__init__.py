@@ -1,9 +1,0 @@
-"""Questions with options to choose from, one file a task."""
-
-from lit_pi.data.tasks.boolq import BoolQ
-from lit_pi.data.tasks.piqa import PIQA
-from lit_pi.data.tasks.race import RACE
-from lit_pi.data.tasks.task import Question, Task
-from lit_pi.data.tasks.winogrande import WinoGrande
-
-__all__ = ["PIQA", "RACE", "BoolQ", "Question", "Task", "WinoGrande"]

@@ -1,0 +1,211 @@
+"""What to train on and what to evaluate."""
+
+from collections.abc import Mapping
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.loops.progress import _ProcessedTracker
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch.utils.data import ConcatDataset, DataLoader
+from transformers import PreTrainedTokenizerFast
+
+from lit_pi.data.build import open_store
+from lit_pi.data.corpora.corpus import Corpus
+from lit_pi.data.order import EndlessOrder, Progress, RankShare, ResumableLoader
+from lit_pi.data.packing import Packing
+from lit_pi.data.prompts import Prompts
+from lit_pi.data.ranks import DataRanks, data_ranks
+from lit_pi.data.sequences import Sequences, collate
+from lit_pi.data.store import TokenStore
+from lit_pi.data.tokenizer import load_tokenizer
+from lit_pi.errors import UserError, check_at_least
+from lit_pi.evaluations.evaluation import Evaluation
+from lit_pi.evaluations.perplexity.first_look import preview, settle_windows
+from lit_pi.evaluations.perplexity.perplexity import Perplexity, WindowBatches
+
+LENGTH_MULTIPLE = 8
+"""Tensor cores and sequence sharding want training sequences of a multiple of this many tokens."""
+OF_A_LENGTH = 64
+"""Sequences of about one length that stay together when each holds one document."""
+
+
+class LongContextData(LightningDataModule):
+    """Training sequences of one corpus, and any number of evaluations.
+
+    Args:
+        train: the corpus to train on.
+        evaluations: what `validate` and `test`, and `fit` every so often, measure; the names go into results.
+        predict: the prompts that `predict` continues.
+        tokenizer: `bytes`, a directory or file in Hugging Face format, or an id on the hub.
+        context_length: tokens of a training sequence, a multiple of 8.
+        packing: how documents fill sequences (see `Sequences`).
+        batch_size: training sequences of one batch on each device.
+        num_workers: processes that read batches beside each rank; 0 reads in the rank itself.
+        seed: chooses the order of training sequences.
+
+    Raises:
+        UserError: `context_length` is not a multiple of 8, another count is too small, or there is nothing to train
+            on or to evaluate.
+    """
+
+    def __init__(
+        self,
+        train: Corpus | None = None,
+        evaluations: dict[str, Evaluation] | None = None,
+        predict: Prompts | None = None,
+        tokenizer: str = "bytes",
+        context_length: int = 2048,
+        packing: Packing = "packed",
+        batch_size: int = 1,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if context_length < LENGTH_MULTIPLE or context_length % LENGTH_MULTIPLE:
+            raise UserError(
+                f"data.context_length is {context_length}: it must be a positive multiple of {LENGTH_MULTIPLE} tokens"
+            )
+        check_at_least("data", 1, batch_size=batch_size)
+        check_at_least("data", 0, num_workers=num_workers, seed=seed)
+        self.train = train
+        self.evaluations = evaluations or {}
+        self.predict = predict
+        self.tokenizer_name = tokenizer
+        self.context_length = context_length
+        self.packing: Packing = packing
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.sequences: dict[str, Sequences] | None = None
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """The tokenizer, loaded when first asked for."""
+        return load_tokenizer(self.tokenizer_name)
+
+    def setup(self, stage: str) -> None:
+        """Open the token stores, building those that are missing: one process builds, the others wait for it."""
+        if stage == "predict":
+            if self.predict is None:
+                raise UserError("there is nothing to continue: name prompts in `data.predict`")
+            self.predict.prepare(self.tokenizer)
+            return
+        for evaluation in self.evaluations.values():
+            evaluation.prepare(self.tokenizer)
+        if stage == "fit" and self.sequences is None:
+            if self.train is None:
+                raise UserError("there is nothing to train on: name a corpus in `data.train`")
+            store = open_store(self.train, "train", self.tokenizer)
+            self.sequences = self._sequences(store, self.train.weights)
+            if not any(map(len, self.sequences.values())):
+                raise UserError(f"the training documents of {self.train.name} hold no token to learn: add text")
+            for source, sequences in self.sequences.items():
+                rank_zero_info("Training data%s: %s", f", {source}" if source else "", self._describe(sequences))
+            unweighed = store.manifest["sources"].keys() - self.sequences.keys() if self.train.weights else ()
+            if unweighed:
+                rank_zero_info("Training data left out for want of a weight: %s", ", ".join(sorted(unweighed)))
+
+    def _sequences(self, store: TokenStore, weights: Mapping[str, float] | None) -> dict[str, Sequences]:
+        """Sequences by source, or all of them where none is weighed."""
+        if weights is None:
+            return {"": Sequences(store, self.tokenizer, self.context_length, self.packing)}
+        places = {source: place for place, source in enumerate(store.manifest["sources"])}
+        found = {}
+        for source, weight in weights.items():
+            if weight > 0:
+                if source not in places:
+                    raise UserError(f"weights name the source {source!r}: the corpus has {', '.join(places)}")
+                documents = np.flatnonzero(store.sources == places[source])
+                found[source] = Sequences(store, self.tokenizer, self.context_length, self.packing, documents)
+                if not len(found[source]):
+                    raise UserError(f"the documents of source {source!r} hold no token to learn: give it no weight")
+        return found
+
+    def _describe(self, sequences: Sequences) -> str:
+        count = sequences.accounting()
+        padded = count.padded / max(count.sequences * self.context_length, 1)
+        left_out = ", ".join(f"{number:,} {reason}" for reason, number in count.left_out.items() if number)
+        cut = sequences.store.manifest["documents"]["cut"]
+        limited = "".join(f"; {part} cut to its limit in {number:,}" for part, number in cut.items())
+        return (
+            f"{count.documents:,} documents in {count.sequences:,} sequences of {self.context_length:,} tokens "
+            f"({self.packing}, {padded:.1%} padding); of {count.tokens:,} tokens {count.learnt:,} are learnt, "
+            f"not learnt are {left_out or 'none'}{limited}"
+        )
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Training sequences in an order that a resumed run continues exactly."""
+        trainer = self.trainer
+        assert trainer is not None and self.sequences is not None and self.train is not None
+        weights = self.train.weights
+        batches: _ProcessedTracker = trainer.fit_loop.epoch_loop.batch_progress.total  # type: ignore[assignment]
+        progress = Progress(lambda: batches.processed, self.batch_size * self._ranks.size)
+        single = self.packing == "single"
+        order = EndlessOrder(
+            [len(sequences) for sequences in self.sequences.values()],
+            self.seed,
+            self._ranks.size,
+            self._ranks.rank,
+            self.batch_size,
+            progress.consumed,
+            weights=None if weights is None else [weights[source] for source in self.sequences],
+            neighbours=OF_A_LENGTH if single else 1,
+        )
+        return ResumableLoader(
+            ConcatDataset(self.sequences.values()),
+            batch_size=self.batch_size,
+            sampler=order,
+            collate_fn=partial(collate, trim=single),
+            progress=progress,
+            **self._reading,
+        )
+
+    def val_dataloader(self) -> list[DataLoader]:
+        """Windows of every evaluation, in the order of their names' first mention; empty when not due."""
+        return self._evaluation_loaders()
+
+    def test_dataloader(self) -> list[DataLoader]:
+        """Windows of every evaluation."""
+        if not self.evaluations:
+            raise UserError("there is nothing to evaluate: name at least one evaluation in `data.evaluations`")
+        return self._evaluation_loaders()
+
+    def predict_dataloader(self) -> DataLoader:
+        """The prompts."""
+        assert self.predict is not None
+        batches = self.predict.batches(self._ranks.size)
+        share = RankShare(len(batches), self._ranks.size, self._ranks.rank, lambda: True)
+        return DataLoader(batches, batch_size=None, sampler=share, **self._reading)
+
+    def _evaluation_loaders(self) -> list[DataLoader]:
+        loaders = []
+        for name, evaluation in self.evaluations.items():
+            if self.trainer is not None and isinstance(evaluation, Perplexity) and evaluation.precision is not None:
+                settle_windows(self.trainer, name, evaluation, self.tokenizer)
+            batches = evaluation.batches(name, self.tokenizer, self._ranks.size)
+            if self.trainer is not None and isinstance(batches, WindowBatches):
+                preview(self.trainer, name, batches)
+            share = RankShare(len(batches), self._ranks.size, self._ranks.rank, partial(self._due, evaluation))
+            loaders.append(DataLoader(batches, batch_size=None, sampler=share, **self._reading))
+        return loaders
+
+    def _due(self, evaluation: Evaluation) -> bool:
+        trainer = self.trainer
+        assert trainer is not None
+        every = evaluation.every_n_steps
+        return every is None or trainer.state.fn != "fit" or trainer.global_step % every == 0
+
+    @property
+    def _ranks(self) -> DataRanks:
+        return data_ranks(self.trainer)
+
+    @property
+    def _reading(self) -> dict[str, Any]:
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return {
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": on_gpu,
+        }

@@ -1,1 +1,0 @@
-"""What is measured: window plans, metrics, results."""

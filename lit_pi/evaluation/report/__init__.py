@@ -1,5 +1,0 @@
-"""Results of runs, side by side."""
-
-from lit_pi.evaluation.report.command import report, write_tables
-
-__all__ = ["report", "write_tables"]

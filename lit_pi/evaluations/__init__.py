@@ -1,0 +1,18 @@
+"""What is measured on documents, one file an evaluation."""
+
+from lit_pi.evaluations.choices.multiple_choice import MultipleChoice
+from lit_pi.evaluations.decoding.decode_consistency import DecodeConsistency
+from lit_pi.evaluations.evaluation import Evaluation, ScoringBatches
+from lit_pi.evaluations.passkey.passkey import Passkey
+from lit_pi.evaluations.perplexity.perplexity import Perplexity
+from lit_pi.evaluations.summaries.summarization import Summarization
+
+__all__ = [
+    "DecodeConsistency",
+    "Evaluation",
+    "MultipleChoice",
+    "Passkey",
+    "Perplexity",
+    "ScoringBatches",
+    "Summarization",
+]

@@ -1,0 +1,1 @@
+"""Questions with options, answered by likelihood."""

@@ -1,0 +1,1 @@
+"""Decoding with a cache, compared with a full pass."""

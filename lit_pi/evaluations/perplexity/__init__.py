@@ -1,0 +1,1 @@
+"""Perplexity of documents against context length."""

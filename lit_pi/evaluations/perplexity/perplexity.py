@@ -1,0 +1,310 @@
+"""Perplexity of documents against context length."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from lit_pi.batches import IGNORE, ScoringBatch
+from lit_pi.data.build import open_store
+from lit_pi.data.corpora.corpus import Corpus, Split
+from lit_pi.data.store import TokenStore
+from lit_pi.data.token_bytes import TokenBytes
+from lit_pi.errors import UserError, check_at_least
+from lit_pi.evaluations.evaluation import Evaluation, ScoringBatches
+from lit_pi.evaluations.perplexity.definitions import Floats
+from lit_pi.evaluations.perplexity.pilot import PILOT_WINDOWS
+from lit_pi.evaluations.perplexity.sampling import PER_BLOCK, WindowSample
+from lit_pi.evaluations.perplexity.windows import Bos, Shape, Window, WindowPlan, plan_batches
+
+
+class KnownBytes(NamedTuple):
+    """UTF-8 bytes of the tokens of each measured document, or None and the reason why they are not known."""
+
+    token_bytes: list[Floats] | None
+    reason: str | None
+
+
+class Perplexity(Evaluation):
+    """Sliding-window perplexity, every token scored once per context length (see `lit_pi.evaluations.perplexity.windows`).
+
+    Args:
+        corpus: where the documents come from.
+        split: which of them.
+        context_lengths: positions of a window (tokens); all are measured in one run.
+        stride: tokens from one window to the next (256 in Chen et al. 2023, section 3.2).
+        bos: whether `<bos>` stands before every window, each document's first one, or none.
+        disjoint: score windows that do not overlap too, as a definition of its own (see `WindowPlan.disjoint`). They
+            are scored where windows are drawn too, so that these have only to say how much they differ from them.
+        batch_size: windows of one forward.
+        max_documents: how many documents to measure, a random choice; None for all.
+        max_tokens: tokens of a document that are measured, from its start; None for all.
+        min_tokens: documents with fewer tokens are left out before the choice.
+        num_windows: how many windows to run beside each document's first one, drawn at random (an even number); None
+            for all. What is drawn depends on nothing but the documents, `stride` and `seed`, so strategies compare.
+        precision: draw as many windows as make the 95 % interval of what all windows would give so narrow, as half its
+            width over the perplexity, at every context length (0.005 for half a per cent); a pilot of a few windows
+            finds the number, which the result records, and whether disjoint windows of the longest context length
+            will do. Runs that are compared need the same number: give it to both.
+        seed: of the choice of documents, and of windows.
+        every_n_steps: during `fit`, measure at validations whose step is a multiple of this; None for all.
+
+    Raises:
+        UserError: the stride leaves tokens unscored, a count is below its least value, or `precision` is out of range
+            or stands beside `num_windows`.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        split: Split = "test",
+        context_lengths: Sequence[int] = (2048,),
+        stride: int = 256,
+        bos: Bos = "every",
+        disjoint: bool = False,
+        batch_size: int = 1,
+        max_documents: int | None = None,
+        max_tokens: int | None = None,
+        min_tokens: int = 1,
+        num_windows: int | None = None,
+        precision: float | None = None,
+        seed: int = 0,
+        every_n_steps: int | None = None,
+    ) -> None:
+        super().__init__(every_n_steps)
+        counts = {"max_documents": max_documents, "max_tokens": max_tokens, "min_tokens": min_tokens}
+        check_at_least("the Perplexity evaluation", 1, batch_size=batch_size, **counts)
+        check_at_least("the Perplexity evaluation", 0, seed=seed)
+        if num_windows is not None and num_windows < PER_BLOCK:
+            raise UserError(f"num_windows is {num_windows}: an interval needs {PER_BLOCK} windows or more")
+        if precision is not None and not 0 < precision < 1:
+            raise UserError(f"precision is {precision}: it must be between 0 and 1, as 0.005 for half a per cent")
+        if precision is not None and num_windows is not None:
+            raise UserError("precision stands beside num_windows: give one or the other")
+        self.corpus = corpus
+        self.split: Split = split
+        self.plan = WindowPlan(context_lengths, stride, bos)
+        self.disjoint = disjoint
+        self.batch_size = batch_size
+        self.max_documents = max_documents
+        self.max_tokens = max_tokens
+        self.min_tokens = min_tokens
+        self.num_windows = num_windows
+        self.precision = precision
+        self.seed = seed
+        self.store: TokenStore | None = None
+        self.documents = np.empty(0, np.int64)
+        self.lengths = np.empty(0, np.int64)
+        self.sample: WindowSample | None = None
+        self.control: Sequence[WindowPlan] = self.plan.disjoint()
+
+    @property
+    def plans(self) -> list[WindowPlan]:
+        """The sliding windows, and disjoint ones where they are asked for or windows are drawn."""
+        return [self.plan, *(self.control if self.disjoint or self.sample is not None else ())]
+
+    @property
+    def controls(self) -> list[list[WindowPlan]]:
+        """Disjoint windows to choose from where windows are drawn: all where they are wanted anyway."""
+        every = self.plan.disjoint()
+        return [every] if self.disjoint else [every[-1:], every]
+
+    def prepare(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        """Open the token store and choose the documents.
+
+        Raises:
+            UserError: no document is long enough, or `<bos>` is wanted and the tokenizer has none.
+        """
+        if self.store is not None:
+            return
+        if self.plan.bos != "none" and tokenizer.bos_token_id is None:
+            raise UserError(f"the tokenizer {tokenizer.name_or_path} has no <bos>: set `bos: none` in the evaluation")
+        self.store = open_store(self.corpus, self.split, tokenizer)
+        lengths, longest_window = self._measured(self.store), self.plan.context_lengths[-1]
+        needed = longest_window - (self.plan.bos != "none")
+        if lengths.max() < needed:
+            limit = "" if self.max_tokens is None else f" (max_tokens is {self.max_tokens})"
+            raise UserError(
+                f"no document of {self.corpus.name}, {self.split}, fills a window of {longest_window} tokens: the "
+                f"longest has {lengths.max()}{limit}; lower context_lengths or bring longer documents"
+            )
+        documents = np.flatnonzero(self.store.lengths >= self.min_tokens)
+        if not len(documents):
+            raise UserError(
+                f"no document of {self.corpus.name}, {self.split}, has the {self.min_tokens} tokens of min_tokens: "
+                f"the longest has {self.store.lengths.max()}"
+            )
+        if self.max_documents is not None:
+            documents = np.random.default_rng(self.seed).permutation(documents)[: self.max_documents]
+        self.documents = np.sort(documents)
+        self.lengths = lengths[self.documents]
+        if self.num_windows is not None:
+            self.draw(self.num_windows)
+
+    def draw(self, num_windows: int) -> None:
+        """Run so many windows beside each document's first one, or all where there are no more."""
+        sample = self._sample(num_windows)
+        self.sample = None if sample.complete else sample
+
+    def pilot(self) -> WindowSample:
+        """A few windows; complete where drawing them saves nothing."""
+        pilot = self._sample(PILOT_WINDOWS)
+        return pilot if pilot.units > 2 * PILOT_WINDOWS else self._sample(pilot.units)
+
+    def pilot_batches(
+        self, name: str, tokenizer: PreTrainedTokenizerFast, world_size: int, pilot: WindowSample
+    ) -> "WindowBatches":
+        """The windows of a pilot, without first ones, and the disjoint ones that hold what they score."""
+        lengths = self.lengths.tolist()
+        groups = self.plan.group(lengths)
+        later = {shape: [window for window in windows if window.begin > 0] for shape, windows in groups.items()}
+        drawn = {shape: self._drawn(windows, pilot) for shape, windows in later.items() if windows}
+        return self._batches(name, drawn | self.plan.disjoint_holding(drawn, lengths), tokenizer, world_size)
+
+    def _sample(self, num_windows: int) -> WindowSample:
+        shortest = self.plan.context_lengths[0]
+        counts = np.array([self.plan.count(shortest, length) for length in self.lengths.tolist()])
+        return WindowSample(counts, num_windows, self.seed)
+
+    def _measured(self, store: TokenStore) -> np.ndarray:
+        return store.lengths if self.max_tokens is None else np.minimum(store.lengths, self.max_tokens)
+
+    def batches(self, name: str, tokenizer: PreTrainedTokenizerFast, world_size: int) -> "WindowBatches":
+        """All windows of the documents, or those that were drawn."""
+        groups = self.plan.group(self.lengths.tolist())
+        if self.sample is not None:
+            groups = {shape: self._drawn(windows, self.sample) for shape, windows in groups.items()}
+        for plan in self.plans[1:]:
+            groups |= plan.group(self.lengths.tolist())
+        return self._batches(name, groups, tokenizer, world_size)
+
+    def _batches(
+        self, name: str, groups: dict[Shape, list[Window]], tokenizer: PreTrainedTokenizerFast, world_size: int
+    ) -> "WindowBatches":
+        assert self.store is not None
+        planned = plan_batches(groups, self.batch_size, world_size)
+        return WindowBatches(name, self.store, self.documents, self.lengths, tokenizer.bos_token_id, planned)
+
+    def _drawn(self, windows: list[Window], sample: WindowSample) -> list[Window]:
+        document, begin = np.array(windows).T
+        included = sample.includes(document, begin // self.plan.stride)
+        return [windows[index] for index in np.flatnonzero(included)]
+
+    def token_bytes(self, tokenizer: PreTrainedTokenizerFast) -> KnownBytes:
+        """UTF-8 bytes of the documents' tokens.
+
+        Where the vocabulary does not say them, a document that is scored whole has its bytes spread over its tokens.
+        """
+        assert self.store is not None
+        table, found, unknown = TokenBytes(self.store, tokenizer), [], 0
+        for document, length in zip(self.documents.tolist(), self.lengths.tolist(), strict=True):
+            sizes = table.of(document)
+            whole = length == self.store.lengths[document] and self.plan.bos != "none"
+            if sizes is not None:
+                found.append(sizes[:length].astype(np.float64))
+            elif whole:
+                found.append(np.full(length, self.store.document_bytes[document] / length))
+            else:
+                unknown += 1
+        if unknown:
+            return KnownBytes(
+                None, f"the tokens of {unknown} documents do not say their bytes, and not all of them are scored"
+            )
+        return KnownBytes(found, None)
+
+    def describe(self) -> dict[str, Any]:
+        """Corpus, tokenizer, documents and windows."""
+        assert self.store is not None
+        sample = self.sample
+        return {
+            "corpus": self.store.manifest["corpus"],
+            "tokenizer": self.store.manifest["tokenizer"],
+            "context_lengths": list(self.plan.context_lengths),
+            "stride": self.plan.stride,
+            "bos": self.plan.bos,
+            "disjoint": [plan.context_lengths[0] for plan in self.plans[1:]],
+            "sampling": None if sample is None else {
+                "num_windows": sample.num_windows, "of": sample.units, "seed": self.seed,
+                "estimate": "differences from disjoint windows",
+            },
+            "sampling_precision": self.precision,
+            "windows_fingerprint": self._fingerprint(),
+            "documents": len(self.documents),
+            "document_ids": [self.store.document_id(index) for index in self.documents.tolist()],
+            "documents_left_out": len(self.store) - len(self.documents),
+            "max_documents": self.max_documents,
+            "max_tokens": self.max_tokens,
+            "min_tokens": self.min_tokens,
+            "seed": self.seed,
+        }  # fmt: skip
+
+    def _fingerprint(self) -> str:
+        """Of the windows from which a sample may have been drawn."""
+        assert self.store is not None
+        origin = [self.store.manifest[key]["fingerprint"] for key in ("corpus", "tokenizer")]
+        plan = [self.plan.context_lengths, self.plan.stride, self.plan.bos]
+        what = [*origin, plan, self.documents.tolist(), self.lengths.tolist()]
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class WindowBatches(ScoringBatches):
+    """The windows of a plan as tensors.
+
+    Args:
+        name: of the evaluation.
+        store: holds the documents.
+        documents: indices in the store.
+        lengths: tokens of each document that are measured.
+        bos_token_id: of the tokenizer, used where a window has `<bos>`.
+        planned: shape and windows of every batch.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        store: TokenStore,
+        documents: np.ndarray,
+        lengths: np.ndarray,
+        bos_token_id: int | None,
+        planned: list[tuple[Shape, tuple[Window, ...]]],
+    ) -> None:
+        self.name = name
+        self.store = store
+        self.documents = documents
+        self.lengths = lengths
+        self.bos_token_id = bos_token_id
+        self.planned = planned
+
+    def __len__(self) -> int:
+        return len(self.planned)
+
+    def __getitem__(self, index: int) -> ScoringBatch:
+        """Windows, right-padded with token 0; a row that only fills up scores nothing."""
+        shape, windows = self.planned[index]
+        scored = torch.from_numpy(shape.scored())
+        rows = torch.full((len(windows), shape.length), IGNORE)
+        for row, window in zip(rows, windows, strict=True):
+            tokens = self._tokens(shape, window)
+            row[: len(tokens)] = torch.from_numpy(tokens)
+        return ScoringBatch(
+            evaluation=self.name,
+            input_ids=rows.clamp(min=0),
+            lengths=(rows != IGNORE).sum(dim=1).clamp(min=1),
+            scored=scored,
+            targets=rows[:, scored + 1],
+            spans=shape.spans(),
+            documents=torch.tensor([window.document for window in windows]),
+            begins=torch.tensor([window.begin - shape.bos for window in windows]),
+        )
+
+    def _tokens(self, shape: Shape, window: Window) -> np.ndarray:
+        if window.document < 0:
+            return np.empty(0, np.int64)
+        end = min(window.begin + shape.length - shape.bos, int(self.lengths[window.document]))
+        tokens = self.store.document(int(self.documents[window.document]))[window.begin : end].astype(np.int64)
+        prefix = np.array([self.bos_token_id] if shape.bos else [], np.int64)
+        return np.concatenate((prefix, tokens))

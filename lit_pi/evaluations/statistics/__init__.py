@@ -1,0 +1,1 @@
+"""Intervals and paired differences that evaluations share."""

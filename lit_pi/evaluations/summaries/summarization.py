@@ -1,0 +1,198 @@
+"""Summaries of long documents."""
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from rich.console import Console
+from rich.progress import track
+from transformers import PreTrainedTokenizerFast
+
+from lit_pi.batches import Decoding
+from lit_pi.data.corpora.corpus import Corpus, Document, Split
+from lit_pi.data.generation import GenerationBatches, PromptEncoder, PromptSample, continuation, decoding_of
+from lit_pi.data.tokenizer import first_tokens, plain_backend, tokenizer_fingerprint
+from lit_pi.errors import UserError, check_at_least
+from lit_pi.evaluations.evaluation import Evaluation
+from lit_pi.evaluations.summaries.scores import NGRAM, SummaryMeasures, SummarySample, measure
+
+AT_ONCE = 16
+"""Long documents that are cut together."""
+
+
+class Summarization(Evaluation):
+    """Writes summaries, and compares them with those of people (Chen et al. 2023, section 3.5).
+
+    The corpus' prompts are continued, and its texts are the references: `GovReportCorpus` with `learn: summary` has both,
+    and its `max_report_tokens` says how much of a report is read; how many reports were cut is told. Beside ROUGE,
+    which depends on the length, stand length, cap rate, repetition and copying (see `lit_pi.evaluations.summaries.scores`).
+
+    Args:
+        corpus: documents with prompts.
+        split: which of them.
+        context_length: tokens that `<bos>`, prompt and summary may have; a prompt that does not fit is an error.
+        max_new_tokens: tokens of a summary at most.
+        temperature: divides the logits; 0 takes the most likely token each time.
+        top_p: samples from the fewest tokens whose probabilities sum to at least this.
+        seeds: every document is summarised once for each; a summary depends neither on its batch nor on its rank.
+        stop_at_eos: whether the tokenizer's end-of-text token ends a summary.
+        batch_size: summaries that are written together.
+        max_documents: how many documents to summarise, a random choice; None for all.
+        seed: of the choice.
+        every_n_steps: during `fit`, measure at validations whose step is a multiple of this; None for all.
+
+    Raises:
+        UserError: an option is out of its range.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        split: Split = "test",
+        context_length: int = 16384,
+        max_new_tokens: int = 1000,
+        temperature: float = 0.5,
+        top_p: float = 0.95,
+        seeds: Sequence[int] = (0, 1, 2),
+        stop_at_eos: bool = True,
+        batch_size: int = 1,
+        max_documents: int | None = None,
+        seed: int = 0,
+        every_n_steps: int | None = None,
+    ) -> None:
+        super().__init__(every_n_steps)
+        check_at_least("the Summarization evaluation", 1, batch_size=batch_size, max_documents=max_documents)
+        check_at_least("the Summarization evaluation", 0, seed=seed)
+        if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+            raise UserError(f"seeds of the Summarization evaluation are {list(seeds)}: give different ones from 0 on")
+        if temperature == 0 and len(seeds) > 1:
+            raise UserError(
+                "temperature 0 writes the same summary for every seed: give the Summarization evaluation one seed"
+            )
+        self.corpus = corpus
+        self.split: Split = split
+        self.context_length = context_length
+        self.max_new_tokens = max_new_tokens
+        self.temperature = temperature
+        self.top_p = top_p
+        self.seeds = tuple(seeds)
+        self.stop_at_eos = stop_at_eos
+        self.batch_size = batch_size
+        self.max_documents = max_documents
+        self.seed = seed
+        self.documents: list[Document] = []
+        self.samples: list[SummarySample] = []
+        self._prompts: list[PromptSample] = []
+        self._decoding = Decoding(max_new_tokens)
+        self._tokenizer: PreTrainedTokenizerFast | None = None
+        self._left_out = 0
+
+    def prepare(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        """Read, cut and encode the documents.
+
+        Raises:
+            UserError: there are none, they have no prompts or summaries, or a prompt does not fit.
+        """
+        if self.documents:
+            return
+        self._decoding = decoding_of(
+            "Summarization", tokenizer, self.max_new_tokens, self.temperature, self.top_p, self.stop_at_eos
+        )
+        found = [item for item in self.corpus.documents(self.split) if isinstance(item, Document)]
+        places = np.arange(len(found))
+        if self.max_documents is not None:
+            places = np.sort(np.random.default_rng(self.seed).permutation(places)[: self.max_documents])
+        self._left_out = len(found) - len(places)
+        documents = self._limited([found[place] for place in places.tolist()], tokenizer)
+        self._check(documents)
+        encoded = PromptEncoder(tokenizer).prompts([document.prompt for document in documents], "Encoding documents")
+        prompts = list(encoded)
+        for document, prompt in zip(documents, prompts, strict=True):
+            total = len(prompt) + self.max_new_tokens
+            if total > self.context_length:
+                raise UserError(
+                    f"the prompt of {document.id} takes {len(prompt):,} tokens, and with max_new_tokens "
+                    f"{self.max_new_tokens:,} more than context_length {self.context_length:,} of the Summarization "
+                    f"evaluation: set that to {total} or more, or limit what the corpus reads"
+                )
+        for index, prompt in enumerate(prompts):
+            for seed in self.seeds:
+                # Drawn by the place in the split, so that a choice of documents changes no summary.
+                place, total = int(places[index]), len(prompt) + self.max_new_tokens
+                self.samples.append(SummarySample(index, seed))
+                self._prompts.append(PromptSample(prompt, total, seed, place))
+        self.documents, self._tokenizer = documents, tokenizer
+
+    def _limited(self, documents: list[Document], tokenizer: PreTrainedTokenizerFast) -> list[Document]:
+        cut = partial(first_tokens, plain_backend(tokenizer))
+        quiet = rank_zero_only.rank != 0  # type: ignore[attr-defined]
+        starts = range(0, len(documents), AT_ONCE)
+        found = []
+        for start in track(starts, "Cutting documents", console=Console(stderr=True), transient=True, disable=quiet):
+            found += self.corpus.limited(documents[start : start + AT_ONCE], cut)
+        return found
+
+    def _check(self, documents: list[Document]) -> None:
+        where = f"{self.corpus.name}, {self.split}"
+        if not documents:
+            raise UserError(f"there are no documents to summarise in {where}: add some")
+        for document in documents:
+            if not document.prompt or not document.text.strip():
+                what = "summary to compare with" if document.prompt else "prompt to continue"
+                raise UserError(
+                    f"document {document.id} of {where}, has no {what}: name a corpus of documents and summaries, as "
+                    "GovReportCorpus with learn: summary"
+                )
+
+    def batches(self, name: str, tokenizer: PreTrainedTokenizerFast, world_size: int) -> GenerationBatches:
+        """All prompts, one for each seed."""
+        return GenerationBatches(name, self._prompts, self._decoding, self.batch_size, world_size)
+
+    def text(self, sample: int, token_ids: Sequence[int]) -> str:
+        """The summary that tokens make after a sample's prompt."""
+        assert self._tokenizer is not None
+        return continuation(self._tokenizer, self._prompts[sample].tokens.tolist(), token_ids).strip()
+
+    def measure(self, sample: int, token_ids: Sequence[int], stopped: bool) -> SummaryMeasures:
+        """What a summary comes to.
+
+        Args:
+            sample: which one it is.
+            token_ids: its tokens.
+            stopped: whether the model ended it.
+        """
+        document = self.documents[self.samples[sample].document]
+        summary, reference = self.text(sample, token_ids), document.text.strip()
+        return measure(summary, reference, document.prompt, len(token_ids), not stopped)
+
+    def describe(self) -> dict[str, Any]:
+        """Corpus, tokenizer, documents, how many were cut, decoding and what is measured."""
+        assert self._tokenizer is not None
+        return {
+            "corpus": {
+                "name": self.corpus.name,
+                "split": self.split,
+                "fingerprint": self.corpus.fingerprint(self.split),
+            },
+            "tokenizer": {
+                "name": self._tokenizer.name_or_path,
+                "fingerprint": tokenizer_fingerprint(self._tokenizer),
+            },
+            "documents": len(self.documents),
+            "documents_left_out": self._left_out,
+            "documents_cut": dict(Counter(part for document in self.documents for part in document.cut)),
+            "longest_prompt": max(len(prompt.tokens) for prompt in self._prompts),
+            "context_length": self.context_length,
+            "max_new_tokens": self.max_new_tokens,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "seeds": list(self.seeds),
+            "stop_at_eos": self.stop_at_eos,
+            "max_documents": self.max_documents,
+            "seed": self.seed,
+            "rouge_is": "rouge-score, F measure in %, Porter's stemmer, rougeL of the whole text",
+            "repeated_and_copied_are": f"shares of {NGRAM}-grams of words",
+        }

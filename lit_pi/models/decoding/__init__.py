@@ -1,0 +1,1 @@
+"""Text continued token by token."""

@@ -1,0 +1,1 @@
+"""How a decoder layer and the loss run."""

@@ -1,0 +1,149 @@
+"""The checkpoints of a run, and what they say about the model beside its weights."""
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, PreTrainedConfig
+
+from lit_pi.errors import UserError
+from lit_pi.models.fingerprint import fingerprint
+from lit_pi.models.language_model import LanguageModel
+from lit_pi.models.sources.provenance import KEY, config_in_effect
+from lit_pi.models.sources.stored import META, Shards, Stored, is_sharded
+from lit_pi.models.training.lora import LoRA
+
+_WEIGHTS_PREFIX = "model.llm."
+
+
+class SavedCheckpoint(NamedTuple):
+    """A lit_pi checkpoint without its training state.
+
+    Attributes:
+        config: in effect when it was saved.
+        weights: by their names in the Hugging Face model; under an adapter only those that were trained.
+        adapter: arguments of `LoRA`, if there was one.
+        base: arguments of the `Pretrained` model that was adapted.
+    """
+
+    config: PreTrainedConfig
+    weights: Mapping[str, Tensor]
+    adapter: dict[str, Any] | None = None
+    base: dict[str, Any] | None = None
+
+
+def checkpoints_of(run: Path) -> list[Path]:
+    """Complete checkpoints of a run directory, oldest first: files, or folders of shards."""
+    found = [path for path in run.glob("checkpoints/*.ckpt") if path.is_file() or is_sharded(path)]
+    return sorted(found, key=lambda path: path.stat().st_mtime_ns)
+
+
+def newest_checkpoint(run: Path) -> Path:
+    """The newest complete checkpoint of a run directory.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = checkpoints_of(run)
+    if not found:
+        raise UserError(f"there is no complete checkpoint in {run / 'checkpoints'}: name the run directory of a `fit`")
+    return found[-1]
+
+
+def model_record(model: LanguageModel) -> dict[str, Any]:
+    """The config in effect and the strategy's fingerprint: nothing that `weights_only` loading refuses."""
+    config = config_in_effect(model.llm.config, model.position, model.rope)
+    return {
+        "config": json.loads(config.to_json_string(use_diff=False)),
+        "fingerprint": fingerprint(model.position, model.rope),
+    }
+
+
+def read_content(path: Path) -> dict[str, Any]:
+    """What a checkpoint, a file or a folder of shards, holds; of shards without the weights. Memory-mapped.
+
+    Raises:
+        UserError: it is no checkpoint, or not one of lit_pi.
+    """
+    try:
+        file = path / META if is_sharded(path) else path
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        content[KEY]
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, IsADirectoryError) as error:
+        raise UserError(f"{path} is not a checkpoint of lit_pi: name one that `lit-pi fit` wrote") from error
+    return content
+
+
+def read_checkpoint(path: Path) -> SavedCheckpoint:
+    """The checkpoint at `path`, a file or a folder of shards, whose weights are read when they are asked for.
+
+    Raises:
+        UserError: it is no checkpoint, or not one of lit_pi.
+    """
+    content = read_content(path)
+    record = content[KEY]
+    if is_sharded(path):
+        weights = Shards(path).weights(f"state_dict.{_WEIGHTS_PREFIX}")
+    else:
+        tensors = content["state_dict"]
+        names = [name.removeprefix(_WEIGHTS_PREFIX) for name in tensors if name.startswith(_WEIGHTS_PREFIX)]
+        weights = Stored(names, lambda name: tensors[_WEIGHTS_PREFIX + name])
+    fields = dict(record["config"])
+    return SavedCheckpoint(
+        config=AutoConfig.for_model(fields.pop("model_type"), **fields),
+        weights=weights,
+        adapter=record.get("adapter"),
+        base=record.get("base"),
+    )
+
+
+def check_checkpoint(content: dict[str, Any], model: LanguageModel, path: str | Path | None) -> dict[str, Any]:
+    """The position strategy a Lightning checkpoint was trained with, if its weights fit the model.
+
+    Raises:
+        UserError: it is not a checkpoint of lit_pi, or one of another architecture.
+    """
+    if KEY not in content:
+        raise UserError(f"{path} is not a checkpoint of lit_pi: name one that `lit-pi fit` wrote")
+    # One that is read straight into the model's shards has no weights here.
+    if (weights := content.get("state_dict")) is not None:
+        _check_shapes(weights, model, path)
+    return content[KEY]["config"][KEY]["position"]
+
+
+def _check_shapes(weights: Mapping[str, Tensor], model: LanguageModel, path: str | Path | None) -> None:
+    wanted = {f"model.{name}": tensor.shape for name, tensor in model.state_dict().items()}
+    found = {name: tensor.shape for name, tensor in weights.items()}
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            raise UserError(
+                f"{path} is a checkpoint of another architecture: {name.removeprefix(_WEIGHTS_PREFIX)} is "
+                f"{_shape(found.get(name))} there and {_shape(wanted.get(name))} in the model that `model.llm` "
+                "describes; describe the checkpoint's own model"
+            )
+
+
+def check_adapter(content: dict[str, Any], adapter: LoRA | None, path: str | Path | None) -> None:
+    """Check that a Lightning checkpoint holds the weights that a model with this adapter, or with none, trains.
+
+    Raises:
+        UserError: it was written with another adapter.
+    """
+    found = content.get(KEY, {}).get("adapter")
+    wanted = None if adapter is None else adapter.describe()
+    if found == wanted:
+        return
+    if wanted is None:
+        raise UserError(
+            f"{path} holds an adapter without the model beside it: give `model.adapter` as it was trained, or the "
+            "merged model by `model.llm` as `Pretrained` with this path"
+        )
+    raise UserError(f"{path} was trained with the adapter {found}, and model.adapter asks for {wanted}: give that one")
+
+
+def _shape(shape: torch.Size | None) -> str:
+    return "absent" if shape is None else " x ".join(map(str, shape))

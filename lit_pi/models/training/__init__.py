@@ -1,0 +1,1 @@
+"""What training adds to a model: less memory, float8, adapters."""

@@ -1,0 +1,79 @@
+"""A pilot's number of windows makes the interval of all windows as narrow as asked."""
+
+import numpy as np
+import pytest
+from sampled import only
+
+from lit_pi.evaluations.perplexity.measures import measure
+from lit_pi.evaluations.perplexity.pilot import PILOT_WINDOWS, choose, windows_needed
+from lit_pi.evaluations.perplexity.sampling import WindowSample
+from lit_pi.evaluations.perplexity.token_scores import TokenLosses, series_of
+from lit_pi.evaluations.perplexity.windows import WindowPlan
+
+PLAN = WindowPlan([32, 64], 8, "every")
+LENGTHS = np.array([4000, 9000, 2500, 6000])
+COUNTS = np.array([PLAN.count(32, length) for length in LENGTHS.tolist()])
+
+
+@pytest.fixture(scope="module")
+def losses() -> TokenLosses:
+    """Losses that agree inside a window more than between them, drift along documents, and are noisy in each pass."""
+    chance, offsets = np.random.default_rng(0), np.concatenate(([0], np.cumsum(LENGTHS)))
+    place = np.arange(offsets[-1])
+    level = 2 + np.repeat(chance.normal(0, 0.3, len(place) // 10 + 1), 10)[: len(place)] + place / len(place)
+    noise = chance.exponential(0.5, len(place))
+    nll = {
+        series: (level + noise + chance.normal(0, 0.5, len(place))).astype(np.float32)
+        for series in series_of([PLAN, *PLAN.disjoint()])
+    }
+    return TokenLosses(offsets, nll)
+
+
+@pytest.mark.parametrize("precision", [0.03, 0.02])
+def test_intervals_are_as_narrow_as_asked(losses: TokenLosses, precision: float) -> None:
+    narrow, numbers = [], []
+    for seed in range(12):
+        pilot = WindowSample(COUNTS, PILOT_WINDOWS, seed)
+        numbers.append(windows_needed(only(losses, PLAN, pilot), PLAN, PLAN.disjoint(), pilot, precision))
+        sample = WindowSample(COUNTS, numbers[-1], seed)
+        for point in measure(only(losses, PLAN, sample), [PLAN, *PLAN.disjoint()], sample).curve:
+            assert point.sampling_high is not None
+            narrow.append(point.sampling_high / point.perplexity - 1 <= precision)
+    assert np.mean(narrow) >= 0.75  # a pilot of 64 windows is right with probability 0.8
+    assert len(set(numbers)) <= 5  # of a grid
+    assert PILOT_WINDOWS < max(numbers) < COUNTS.sum() / 2
+
+
+def test_a_narrower_interval_needs_more_windows_up_to_all(losses: TokenLosses) -> None:
+    pilot = WindowSample(COUNTS, PILOT_WINDOWS, 0)
+    run = only(losses, PLAN, pilot)
+    numbers = [
+        windows_needed(run, PLAN, PLAN.disjoint(), pilot, precision) for precision in (0.5, 0.04, 0.02, 0.01, 1e-6)
+    ]
+    assert numbers[0] == 32 and numbers == sorted(numbers) and numbers[-1] == pilot.units
+    assert 2 <= numbers[2] / numbers[1] <= 6  # four times as many, but for the grid and the windows that there are
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_one_disjoint_pass_will_do_unless_the_model_fails_at_long_contexts(fails: bool) -> None:
+    """A model that fails beyond 32 tokens has other losses there, which tell nothing of those at 32."""
+    chance, offsets = np.random.default_rng(0), np.concatenate(([0], np.cumsum(LENGTHS)))
+    noise, other = chance.exponential(0.5, (2, offsets[-1]))
+    nll = {}
+    for series in series_of([PLAN, *PLAN.disjoint()]):
+        failed = fails and series.context_length == 64
+        level = 5 + 4 * other if failed else 2 + noise
+        nll[series] = (level + chance.normal(0, 0.05, offsets[-1])).astype(np.float32)
+    losses = TokenLosses(offsets, nll)
+    pilot = WindowSample(COUNTS, PILOT_WINDOWS, 0)
+    num_windows, disjoint = choose(
+        only(losses, PLAN, pilot), PLAN, [PLAN.disjoint()[-1:], PLAN.disjoint()], pilot, 0.01
+    )
+    assert [plan.context_lengths for plan in disjoint] == ([(32,), (64,)] if fails else [(64,)])
+    assert num_windows < COUNTS.sum() / 4
+    sample = WindowSample(COUNTS, num_windows, 0)
+    run = only(losses, PLAN, sample)
+    whole = {point.context_length: point.perplexity for point in measure(losses, [PLAN]).curve}
+    for point in measure(run, [PLAN, *disjoint], sample).curve:
+        assert point.sampling_low <= whole[point.context_length] <= point.sampling_high
+        assert point.sampling_high / point.perplexity - 1 < 0.015

@@ -1,0 +1,104 @@
+"""A sample of windows gives what all windows give: on average exactly, and within its interval."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from lit_pi.evaluations.perplexity.sampling import WindowSample
+
+DOCUMENTS = np.array([1, 4, 2, 30, 9, 60, 3])
+"""Windows of each document."""
+
+
+def windows(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Document, number, tokens and nats of each window; losses drift along a document and differ between them."""
+    chance = np.random.default_rng(seed)
+    document = np.repeat(np.arange(len(DOCUMENTS)), DOCUMENTS)
+    number = np.concatenate([np.arange(count) for count in DOCUMENTS])
+    x = np.where(number == 0, 500.0, chance.integers(20, 65, len(number)))
+    level = 2 + chance.normal(0, 0.3, len(DOCUMENTS))[document] - 0.01 * number
+    return document, number, x, x * (level + chance.normal(0, 0.2, len(number)))
+
+
+def test_every_outcome_of_a_small_draw_averages_to_all_windows() -> None:
+    """Blocks of 3 and 4 windows have 3 and 6 pairs, which draw with equal chances."""
+    document, number = np.zeros(8, np.int64), np.arange(8)
+    x = np.array([9.0, 2, 3, 1, 4, 2, 2, 1])
+    y = np.array([20.0, 5, 4, 1, 9, 3, 7, 2])
+    sample = WindowSample(np.array([8]), 4, seed=0)
+    estimates, variances = [], []
+    for one, other in itertools.product(itertools.combinations(range(3), 2), itertools.combinations(range(3, 7), 2)):
+        sample.chosen[:] = False
+        sample.chosen[[*one, *other]] = True
+        totals = sample.totals(y, 20 / 9 * x, x, document, number, 1)
+        assert totals.x == pytest.approx(x.sum())
+        estimates.append(totals.y[0])
+        variances.append((totals.half_width * x.sum() / 4.302652729911275) ** 2)  # Student's, of 2 degrees of freedom
+    assert np.mean(estimates) == pytest.approx(y.sum(), rel=1e-12)
+    assert np.mean(variances) == pytest.approx(np.var(estimates), rel=1e-9)
+
+
+def test_pairs_are_drawn_with_equal_chances() -> None:
+    counts = np.zeros((7, 7))
+    for seed in range(6000):
+        chosen = np.flatnonzero(WindowSample(np.array([8]), 2, seed).chosen)
+        counts[tuple(chosen)] += 1
+    pairs = counts[np.triu_indices(7, 1)]
+    assert pairs.sum() == 6000 and abs(pairs / 6000 - 1 / 21).max() < 0.012  # 4 standard errors
+
+
+def test_intervals_hold_the_full_value_and_are_unbiased() -> None:
+    document, number, x, y = windows()
+    full, expected = y.sum() / x.sum(), y[number == 0].sum() / x[number == 0].sum()
+    errors, held = [], []
+    for seed in range(1000):
+        sample = WindowSample(DOCUMENTS, 40, seed)
+        totals = sample.totals(y, expected * x, x, document, number, len(DOCUMENTS))
+        errors.append(totals.y.sum() / totals.x.sum() - full)
+        held.append(abs(errors[-1]) <= totals.half_width)
+    assert abs(np.mean(errors)) < 4 * np.std(errors) / np.sqrt(1000)
+    assert 0.93 <= np.mean(held) <= 0.97
+
+
+def test_expectations_that_are_close_narrow_the_interval_by_what_they_leave() -> None:
+    document, number, x, y = windows()
+    chance, later = np.random.default_rng(5), number > 0
+    known = y + x * chance.normal(0.1, 0.02, len(x))  # off by a tenth of a nat on average, which is no bias
+    full, plain, halves, errors, held = y.sum() / x.sum(), y[number == 0].sum() / x[number == 0].sum(), [], [], []
+    for seed in range(1000):
+        sample = WindowSample(DOCUMENTS, 40, seed)
+        found = [sample.totals(y, expected, x, document, number, len(DOCUMENTS)) for expected in (plain * x, known)]
+        halves.append([totals.half_width for totals in found])
+        errors.append(found[1].y.sum() / found[1].x.sum() - full)
+        held.append(abs(errors[-1]) <= halves[-1][1])
+    assert abs(np.mean(errors)) < 4 * np.std(errors) / np.sqrt(1000)
+    assert 0.93 <= np.mean(held) <= 0.97
+    # Spread between neighbours, of which the draw takes blocks of 5 or 6.
+    blocks = [np.array_split((y - expected)[later], 20) for expected in (plain * x, known)]
+    plainly, closely = (np.sqrt(np.mean([np.var(block, ddof=1) for block in parts])) for parts in blocks)
+    root = np.sqrt(np.square(halves).mean(axis=0))
+    assert root[1] / root[0] == pytest.approx(closely / plainly, rel=0.1) and closely < plainly / 4
+
+
+def test_the_number_drawn_and_the_rest() -> None:
+    document, number, _, _ = windows()
+    sample = WindowSample(DOCUMENTS, 21, seed=3)
+    assert (sample.num_windows, sample.units, sample.complete) == (22, int((DOCUMENTS - 1).sum()), False)
+    included = sample.includes(document, number)
+    assert included[number == 0].all() and included.sum() == len(DOCUMENTS) + 22
+    weights = sample.weights(document, number)
+    assert ((weights > 0) == included).all()
+    assert weights.sum() == pytest.approx(len(document))
+    assert (WindowSample(DOCUMENTS, 21, seed=3).chosen == sample.chosen).all()
+    assert (WindowSample(DOCUMENTS, 21, seed=4).chosen != sample.chosen).any()
+
+
+def test_all_windows_are_no_estimate() -> None:
+    document, number, x, y = windows()
+    for num_windows in (102, 103, 5000):
+        sample = WindowSample(DOCUMENTS, num_windows, seed=0)
+        assert sample.complete and sample.includes(document, number).all()
+        totals = sample.totals(y, x, x, document, number, len(DOCUMENTS))
+        assert totals.half_width == 0
+        assert totals.y == pytest.approx(np.bincount(document, y), rel=1e-12)

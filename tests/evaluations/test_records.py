@@ -1,0 +1,46 @@
+"""Results on the disk."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+import lit_pi
+from lit_pi.errors import UserError
+from lit_pi.evaluations.records import add_record, load_records
+
+
+def record(stage: str = "test", step: int = 0, perplexity: float = 4.0, **position: Any) -> dict[str, Any]:
+    curve = [
+        {"context_length": length, "perplexity": perplexity * factor, "token_nll": 1.0, "tokens": 10}
+        for length, factor in ((256, 1), (1024, 2.5))
+    ]
+    return {
+        "kind": "perplexity_curve", "evaluation": "books", "stage": stage, "step": step, "partial": False,
+        "curve": curve,
+        "protocol": {"position": {"class": "Extrapolate"} | position, "rope": {"original_context": 256}},
+    }  # fmt: skip
+
+
+def test_steps_of_training_add_up_and_a_test_replaces_the_test_before(tmp_path: Path) -> None:
+    records = [record("fit", 1), record("fit", 2), record("test", 2), record("fit", 2, 5.0), record("test", 9, 6.0)]
+    for each in records:
+        add_record(tmp_path, each)
+    found = [(each["stage"], each["step"], each["curve"][0]["perplexity"]) for each in load_records(tmp_path)]
+    assert found == [("fit", 1, 4.0), ("fit", 2, 5.0), ("test", 9, 6.0)]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"records": []}', '{"schema_version": 999, "records": []}'])
+def test_what_is_no_results_file_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(UserError, match=r"results\.json .*test again"):
+        load_records(tmp_path)
+
+
+def test_a_record_says_which_versions_gave_it(tmp_path: Path) -> None:
+    add_record(tmp_path, record())
+    (found,) = load_records(tmp_path)
+    expected = {"torch": torch.__version__, "transformers": transformers.__version__, "lit_pi": lit_pi.__version__}
+    assert found["versions"].items() >= expected.items()

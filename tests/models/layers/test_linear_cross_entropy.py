@@ -1,0 +1,120 @@
+"""The chunked loss against torch's cross-entropy of all logits."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoModelForCausalLM, CohereConfig, LlamaConfig
+
+from lit_pi.batches import IGNORE
+from lit_pi.errors import UserError
+from lit_pi.models import LanguageModel
+from lit_pi.models.layers import linear_cross_entropy
+from lit_pi.models.layers.linear_cross_entropy import linear_cross_entropy as chunked
+from lit_pi.positions import Extrapolate, Rope
+
+VOCAB, HIDDEN = 97, 16
+POSITIONS = 256
+"""Of a chunk."""
+
+
+@pytest.fixture(autouse=True)
+def several_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear_cross_entropy, "LOGITS", POSITIONS * VOCAB)
+
+
+def drawn(seq: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Hidden states, weight, targets (some ignored), and a gradient for every target."""
+    chance = torch.Generator().manual_seed(seq)
+    hidden = torch.randn(2, seq, HIDDEN, generator=chance, dtype=torch.float64)
+    weight = torch.randn(VOCAB, HIDDEN, generator=chance, dtype=torch.float64)
+    targets = torch.randint(VOCAB, (2, seq), generator=chance)
+    targets[0, ::7] = IGNORE
+    upstream = torch.randn(2, seq, generator=chance, dtype=torch.float64)
+    return hidden.to(dtype), weight.to(dtype), targets, upstream
+
+
+@pytest.mark.parametrize("seq", [5, POSITIONS // 2, POSITIONS + 3])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
+def test_values_ranks_and_gradients_are_those_of_all_logits(seq: int, dtype: torch.dtype, tolerance: float) -> None:
+    hidden, weight, targets, upstream = drawn(seq, dtype)
+    ours, theirs = ([part.clone().requires_grad_() for part in (hidden, weight)] for _ in range(2))
+    token_nll, rank = chunked(*ours, targets, ranked=True)
+    logits = theirs[0] @ theirs[1].mT
+    expected = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
+    for found, wanted in ((token_nll, ours), (expected, theirs)):
+        (found * upstream).sum().backward(inputs=wanted)
+    torch.testing.assert_close(token_nll, expected, rtol=tolerance, atol=tolerance)
+    for mine, full in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine.grad, full.grad, rtol=0, atol=tolerance * float(full.grad.abs().max()))
+    better = (logits > logits.gather(-1, targets.clamp(min=0)[..., None])).sum(-1)
+    assert torch.equal(rank, better * (targets != IGNORE))
+
+
+def test_chunks_in_bfloat16_add_up_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear_cross_entropy, "LOGITS", 16 * VOCAB)
+    hidden, weight, targets, _ = drawn(4096, torch.bfloat16)
+    exact = [part.double().requires_grad_() for part in (hidden, weight)]
+    chunked(*exact, targets)[0].mean().backward()
+    for mixed in (False, True):
+        parts = [(part.float() if mixed else part.clone()).requires_grad_() for part in (hidden, weight)]
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            token_nll, _ = chunked(*parts, targets)
+            token_nll.mean().backward()
+        assert token_nll.dtype == torch.float32
+        for part, wanted in zip(parts, exact, strict=True):
+            assert part.grad.dtype == part.dtype
+            error = (part.grad.double() - wanted.grad).norm() / wanted.grad.norm()
+            assert error < 6e-3  # of bfloat16 logits: a unit in the last place is 8e-3
+
+
+def test_a_frozen_output_layer_costs_no_gradient() -> None:
+    hidden, weight, targets, _ = drawn(5, torch.float32)
+    chunked(hidden.requires_grad_(), weight, targets)[0].sum().backward()
+    assert hidden.grad is not None and weight.grad is None
+
+
+class Largest(TorchDispatchMode):
+    """Elements of the largest tensor that any operation gave."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for tensor in torch.utils._pytree.tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return result
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_models_logits_are_never_all_in_memory(tied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = LlamaConfig(
+        vocab_size=1000, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        tie_word_embeddings=tied,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    llm = AutoModelForCausalLM.from_config(config).double()
+    model = LanguageModel(llm, Extrapolate(), Rope(8, 1e4, 2048))
+    tokens = torch.randint(1000, (2, 101))
+    llm(tokens[:, :-1], labels=tokens[:, :-1], shift_labels=tokens[:, 1:].contiguous()).loss.backward()
+    expected = {name: parameter.grad for name, parameter in llm.named_parameters()}
+    llm.zero_grad()
+    monkeypatch.setattr(linear_cross_entropy, "LOGITS", 16 * 1000)
+    with Largest() as largest:
+        model(tokens[:, :-1], tokens[:, 1:]).mean().backward()
+    # The weight of 1,000 x 16 elements is as large as 16 positions' logits.
+    assert largest.elements == 16 * 1000
+    for name, parameter in llm.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], rtol=0, atol=1e-6)
+
+
+def test_a_model_with_logits_of_its_own_is_refused() -> None:
+    config = CohereConfig(
+        vocab_size=97, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    )
+    llm = AutoModelForCausalLM.from_config(config)
+    with pytest.raises(UserError, match=r"CohereForCausalLM makes its logits in a way of its own \(logit_scale\)"):
+        LanguageModel(llm, Extrapolate(), Rope(8, 1e4, 2048))
