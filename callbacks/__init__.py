@@ -7,29 +7,21 @@ if __name__ != "lit_pi.callbacks":
 
 from lit_pi.callbacks.attention_bounds import AttentionBounds
 from lit_pi.callbacks.checkpoint import BestCheckpoint, Checkpoint
-from lit_pi.callbacks.decode_differences import DecodeDifferences
 from lit_pi.callbacks.isolation_probe import IsolationProbe
-from lit_pi.callbacks.multiple_choice_accuracy import MultipleChoiceAccuracy
-from lit_pi.callbacks.passkey_retrieval import PasskeyRetrieval
-from lit_pi.callbacks.perplexity_curve import PerplexityCurve
+from lit_pi.callbacks.measurements import Measurements
 from lit_pi.callbacks.predictions import Predictions
 from lit_pi.callbacks.progress_bar import LossProgressBar
 from lit_pi.callbacks.rope_guard import RopeGuard
-from lit_pi.callbacks.summary_quality import SummaryQuality
 from lit_pi.callbacks.throughput import Throughput
 
 __all__ = [
     "AttentionBounds",
     "BestCheckpoint",
     "Checkpoint",
-    "DecodeDifferences",
     "IsolationProbe",
     "LossProgressBar",
-    "MultipleChoiceAccuracy",
-    "PasskeyRetrieval",
-    "PerplexityCurve",
+    "Measurements",
     "Predictions",
     "RopeGuard",
-    "SummaryQuality",
     "Throughput",
 ]

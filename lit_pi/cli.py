@@ -34,15 +34,11 @@ import lit_pi.parallel
 import lit_pi.positions  # noqa: F401
 from lit_pi.callbacks import (
     Checkpoint,
-    DecodeDifferences,
     IsolationProbe,
     LossProgressBar,
-    MultipleChoiceAccuracy,
-    PasskeyRetrieval,
-    PerplexityCurve,
+    Measurements,
     Predictions,
     RopeGuard,
-    SummaryQuality,
     Throughput,
 )
 from lit_pi.data.prepare import prepare
@@ -162,11 +158,7 @@ class LitPiCLI(LightningCLI):
             trainer_defaults={
                 "callbacks": [
                     IsolationProbe(),
-                    PerplexityCurve(),
-                    PasskeyRetrieval(),
-                    MultipleChoiceAccuracy(),
-                    SummaryQuality(),
-                    DecodeDifferences(),
+                    Measurements(),
                     Predictions(),
                     Throughput(),
                 ],

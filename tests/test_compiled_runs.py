@@ -70,7 +70,7 @@ def test_it_learns_and_finds_the_same_and_compiles_no_more(
     windows = f"{{{corpus}, context_lengths: [32, 64, 128], stride: 16, batch_size: 4, max_documents: 2}}"
     keys = "{context_lengths: [420, 450, 470], mode: grid, depths: 2, trials: 1, score: %s}"
     evaluations = f"texts: {{class_path: Perplexity, init_args: {windows}}}" + "".join(
-        f", {score}: {{class_path: Passkey, init_args: {keys % score}}}" for score in KINDS[1:]
+        f", {score}: {{class_path: PasskeyRetrieval, init_args: {keys % score}}}" for score in KINDS[1:]
     )
     options = [*tiny[:-1], f"--data.evaluations={{{evaluations}}}"]
     plain, expected = fit(tmp_path / "plain", options, compiled=False)

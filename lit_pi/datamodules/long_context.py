@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lit_pi.data.build import open_store
 from lit_pi.data.corpora.corpus import Corpus
+from lit_pi.data.generation import GenerationBatches
 from lit_pi.data.order import EndlessOrder, Progress, RankShare, ResumableLoader
 from lit_pi.data.packing import Packing
 from lit_pi.data.prompts import Prompts
@@ -20,10 +21,9 @@ from lit_pi.data.ranks import DataRanks, data_ranks
 from lit_pi.data.sequences import Sequences, collate
 from lit_pi.data.store import TokenStore
 from lit_pi.data.tokenizer import load_tokenizer
+from lit_pi.datamodules.probing import probing
 from lit_pi.errors import UserError, check_at_least
-from lit_pi.evaluations.evaluation import Evaluation
-from lit_pi.evaluations.perplexity.first_look import preview, settle_windows
-from lit_pi.evaluations.perplexity.perplexity import Perplexity, WindowBatches
+from lit_pi.evaluations.evaluation import Evaluation, ScoringBatches, check_measurable
 
 LENGTH_MULTIPLE = 8
 """Tensor cores and sequence sharding want training sequences of a multiple of this many tokens."""
@@ -182,14 +182,20 @@ class LongContextData(LightningDataModule):
     def _evaluation_loaders(self) -> list[DataLoader]:
         loaders = []
         for name, evaluation in self.evaluations.items():
-            if self.trainer is not None and isinstance(evaluation, Perplexity) and evaluation.precision is not None:
-                settle_windows(self.trainer, name, evaluation, self.tokenizer)
-            batches = evaluation.batches(name, self.tokenizer, self._ranks.size)
-            if self.trainer is not None and isinstance(batches, WindowBatches):
-                preview(self.trainer, name, batches)
+            batches = self._batches(name, evaluation)
             share = RankShare(len(batches), self._ranks.size, self._ranks.rank, partial(self._due, evaluation))
             loaders.append(DataLoader(batches, batch_size=None, sampler=share, **self._reading))
         return loaders
+
+    def _batches(self, name: str, evaluation: Evaluation) -> ScoringBatches | GenerationBatches:
+        if self.trainer is None:
+            return evaluation.batches(name, self.tokenizer, self._ranks.size)
+        with probing(self.trainer) as probe:
+            evaluation.settle(name, self.tokenizer, probe)
+            batches = evaluation.batches(name, self.tokenizer, self._ranks.size)
+            check_measurable(name, evaluation, batches)
+            evaluation.preview(name, batches, probe)
+        return batches
 
     def _due(self, evaluation: Evaluation) -> bool:
         trainer = self.trainer

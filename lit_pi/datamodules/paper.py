@@ -8,8 +8,8 @@ from typing import Any
 
 from lit_pi.data import corpora
 from lit_pi.datamodules.long_context import LongContextData
-from lit_pi.evaluations import Perplexity
-from lit_pi.evaluations.passkey import passkey
+from lit_pi.evaluations import PasskeyRetrieval, Perplexity
+from lit_pi.evaluations.passkey.passkey import PasskeyMode
 
 PAPER_LENGTHS = (2048, 4096, 8192, 16384, 32768)
 """Context lengths of tables 1 and 2, in tokens."""
@@ -151,11 +151,11 @@ class Passkey(LongContextData):
     def __init__(
         self,
         context_lengths: Sequence[int] = (32768,),
-        mode: passkey.PasskeyMode = "paper",
+        mode: PasskeyMode = "paper",
         trials: int = 10,
         **options: Any,
     ) -> None:
-        evaluation = passkey.Passkey(context_lengths, mode, trials=trials)
+        evaluation = PasskeyRetrieval(context_lengths, mode, trials=trials)
         super().__init__(None, {"passkey": evaluation}, **options)
 
 

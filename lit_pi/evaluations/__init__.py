@@ -1,9 +1,9 @@
-"""What is measured on documents, one file an evaluation."""
+"""What is measured, one folder an evaluation."""
 
 from lit_pi.evaluations.choices.multiple_choice import MultipleChoice
 from lit_pi.evaluations.decoding.decode_consistency import DecodeConsistency
-from lit_pi.evaluations.evaluation import Evaluation, ScoringBatches
-from lit_pi.evaluations.passkey.passkey import Passkey
+from lit_pi.evaluations.evaluation import Evaluation, Probe, Results, ScoringBatches
+from lit_pi.evaluations.passkey.passkey import PasskeyRetrieval
 from lit_pi.evaluations.perplexity.perplexity import Perplexity
 from lit_pi.evaluations.summaries.summarization import Summarization
 
@@ -11,8 +11,10 @@ __all__ = [
     "DecodeConsistency",
     "Evaluation",
     "MultipleChoice",
-    "Passkey",
+    "PasskeyRetrieval",
     "Perplexity",
+    "Probe",
+    "Results",
     "ScoringBatches",
     "Summarization",
 ]

@@ -1,14 +1,27 @@
-"""What an evaluation gives to the loops: batches to score, and the protocol they follow."""
+"""The base class of all evaluations, and what all of them share."""
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch.utils.data import Dataset
+from torchmetrics import Metric
 from transformers import PreTrainedTokenizerFast
 
-from lit_pi.batches import ScoringBatch
+from lit_pi.batches import GenerationBatch, ScoringBatch
 from lit_pi.data.generation import GenerationBatches
-from lit_pi.errors import check_at_least
+from lit_pi.data.ranks import DataRanks
+from lit_pi.errors import UserError, check_at_least
+from lit_pi.evaluations.figures import Picture
+from lit_pi.evaluations.pairing import paired_items
+from lit_pi.evaluations.records import Records
+from lit_pi.evaluations.tables import Table
+
+Found = Mapping[str, Records]
+"""The records of every evaluation of one class, by evaluation and run."""
 
 
 class ScoringBatches(Dataset[ScoringBatch], ABC):
@@ -23,15 +36,66 @@ class ScoringBatches(Dataset[ScoringBatch], ABC):
         """One batch."""
 
 
+class Probe(NamedTuple):
+    """The run's own way to score, lent to an evaluation before it begins.
+
+    Attributes:
+        score: scores a batch as the evaluation will be; returns `token_nll` `[batch, span]` of every span, in nats.
+            Every rank has to call it as many times.
+        ranks: the ranks that share the data.
+        device: where scores are.
+    """
+
+    score: Callable[[ScoringBatch], Sequence[torch.Tensor]]
+    ranks: DataRanks
+    device: torch.device
+
+
+class Results(NamedTuple):
+    """What an evaluation came to.
+
+    Attributes:
+        record: goes into `results.json`, plain JSON; tables and figures are drawn from it alone.
+        scalars: go to the loggers and to callbacks that monitor, as `NAME/KEY`.
+        items: a row for each thing that was measured (document, prompt, question), by column; written to Parquet. With
+            a column `id`, the columns of numbers or truth values named in `Evaluation.paired` are compared between
+            runs.
+        files: writers of other Parquet files beside that one, by the end of their names; not called during `fit`.
+    """
+
+    record: dict[str, Any]
+    scalars: Mapping[str, float]
+    items: Mapping[str, Sequence[Any]] | None = None
+    files: Mapping[str, Callable[[Path], None]] = {}
+
+
 class Evaluation(ABC):
-    """Something to measure on documents.
+    """Something to measure on documents: what to score, how scores add up, what they come to, how two runs compare.
+
+    A class outside the project that implements the abstract methods is measured, published, reported and compared like
+    those inside it, once a YAML names it by its import path.
 
     Args:
         every_n_steps: during `fit`, measure at validations whose step is a multiple of this; None for all.
 
+    Attributes:
+        kind: the kind of its records in `results.json`; by default the name of the class.
+        folder: the folder of the run directory that holds its items in Parquet.
+        paired: columns of `Results.items` that are compared between runs item by item, with what they are called.
+
     Raises:
         UserError: an option is below its least value.
     """
+
+    kind: ClassVar[str]
+    folder: ClassVar[str] = "items"
+    paired: ClassVar[Mapping[str, str]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Name the kind of records after the class where it does not say one."""
+        super().__init_subclass__(**kwargs)
+        if "kind" not in vars(cls):
+            cls.kind = cls.__name__
 
     def __init__(self, every_n_steps: int | None = None) -> None:
         check_at_least(f"the {type(self).__name__} evaluation", 1, every_n_steps=every_n_steps)
@@ -45,12 +109,128 @@ class Evaluation(ABC):
             UserError: there are none that can be measured.
         """
 
+    def settle(self, name: str, tokenizer: PreTrainedTokenizerFast, probe: Probe) -> None:  # noqa: B027
+        """Try out what has to be known before batches are planned; nothing by default.
+
+        Args:
+            name: the evaluation's name in this run.
+            tokenizer: the run's tokenizer.
+            probe: scores batches as the evaluation will.
+        """
+
     @abstractmethod
     def batches(
         self, name: str, tokenizer: PreTrainedTokenizerFast, world_size: int
     ) -> ScoringBatches | GenerationBatches:
-        """What is to be scored or continued, under the evaluation's name."""
+        """Plan what is to be scored or continued, under the evaluation's name."""
+
+    def preview(  # noqa: B027
+        self, name: str, batches: ScoringBatches | GenerationBatches, probe: Probe
+    ) -> None:
+        """Say what the evaluation will cost; nothing by default.
+
+        Args:
+            name: the evaluation's name in this run.
+            batches: what will be scored.
+            probe: scores batches as the evaluation will.
+        """
+
+    @abstractmethod
+    def metric(self) -> Metric:
+        """Return the sums, at zero; their states say how ranks add up."""
+
+    @abstractmethod
+    def add(self, metric: Any, outputs: dict[str, Any], batch: Any) -> None:
+        """Add a batch to the sums.
+
+        Args:
+            metric: what `metric` returned.
+            outputs: what the step made of the batch: `token_nll` (and `token_rank`) of each span where tokens are
+                scored, the fields of `Generated` or `BothWays` where prompts are continued.
+            batch: a `ScoringBatch` or a `GenerationBatch`.
+        """
+
+    @abstractmethod
+    def results(self, metric: Any, model: Mapping[str, Any]) -> Results:
+        """Say what the sums come to.
+
+        Args:
+            metric: the sums of all ranks.
+            model: what is known of the model that was measured (see `LitLlama.describe`).
+        """
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """The protocol as plain JSON: a result is of use only beside it."""
+        """Return the protocol as plain JSON: a result is of use only beside it."""
+
+    @classmethod
+    @abstractmethod
+    def tables(cls, found: Found) -> list[Table]:
+        """Return tables of what one run or several found; the terminal, Markdown, LaTeX and TensorBoard show them.
+
+        Args:
+            found: by evaluation, the record of each run that has it.
+        """
+
+    @classmethod
+    def figures(cls, found: Found) -> dict[str, Picture]:
+        """Return pictures of what one run or several found, by what follows the evaluation's name; none by default.
+
+        Args:
+            found: by evaluation, the record of each run that has it.
+        """
+        return {}
+
+    @classmethod
+    def differences(cls, found: Found) -> list[Table]:
+        """Return tables of how runs differ from the first one; by default, of the columns named in `paired`.
+
+        Args:
+            found: by evaluation, the record of each run that has it.
+        """
+        return [table for name, records in found.items() for table in paired_items(name, records, cls.paired)]
+
+
+def check_measurable(name: str, evaluation: Evaluation, batches: Any) -> None:
+    """Refuse an evaluation that could not be measured, before its first batch.
+
+    Raises:
+        UserError: its batches or its metric are not what the loops can drive.
+    """
+    who = f"the evaluation {name} ({type(evaluation).__name__})"
+    if not isinstance(batches, ScoringBatches | GenerationBatches):
+        raise UserError(
+            f"{who} cannot be measured: its batches are {type(batches).__name__}, not ScoringBatches or "
+            "GenerationBatches"
+        )
+    if not isinstance(metric := evaluation.metric(), Metric):
+        raise UserError(f"{who} cannot be measured: its metric is {type(metric).__name__}, not a torchmetrics.Metric")
+    if len(batches):
+        first: ScoringBatch | GenerationBatch = batches[0]
+        if first.evaluation != name:
+            raise UserError(f"{who} cannot be measured: its batches bear the name {first.evaluation!r}")
+
+
+def import_path(evaluation: type[Evaluation]) -> str:
+    """Return the path by which a YAML names an evaluation's class."""
+    return f"{evaluation.__module__}.{evaluation.__qualname__}"
+
+
+def class_of(record: Mapping[str, Any]) -> type[Evaluation]:
+    """Import the class of evaluation that gave a record.
+
+    Raises:
+        UserError: it cannot be imported here, or is no evaluation.
+    """
+    path = str(record.get("class_path", ""))
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"the results of {record['evaluation']} are of the class {path}, which cannot be imported ({error}): put "
+            "the folder of its file on PYTHONPATH"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Evaluation)):
+        raise UserError(f"the results of {record['evaluation']} are of {path}, which is no evaluation")
+    return found

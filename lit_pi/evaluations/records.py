@@ -1,11 +1,11 @@
-"""`results.json`: what a run directory's evaluations found, and under which protocol."""
+"""`results.json`: what the evaluations of run directories found, and under which protocol."""
 
 import json
 import os
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -13,9 +13,25 @@ from lit_pi import __version__
 from lit_pi.errors import UserError
 
 FILE = "results.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PACKAGES = ("transformers", "lightning", "tokenizers", "numpy")
 """Whose versions a record holds, beside those of lit_pi, Python and torch, which says its CUDA's too."""
+
+
+class Run(NamedTuple):
+    """A run directory.
+
+    Attributes:
+        name: a short name, which no other run of a comparison has.
+        directory: where its results are.
+    """
+
+    name: str
+    directory: Path
+
+
+Records = dict[Run, dict[str, Any]]
+"""One evaluation's record in each run that has it."""
 
 
 def add_record(run: Path, record: dict[str, Any]) -> Path:
@@ -64,16 +80,41 @@ def load_records(run: Path) -> list[dict[str, Any]]:
     return records
 
 
-def latest(run: Path, kind: str) -> dict[str, dict[str, Any]]:
-    """The records of one kind that count, by evaluation: the last test, else the last validation.
+def latest(run: Path, kind: str | None = None) -> dict[str, dict[str, Any]]:
+    """Return the records that count, by evaluation: the last test, else the last validation.
+
+    Args:
+        run: the run directory.
+        kind: of the records; all kinds by default.
 
     Raises:
         UserError: the directory has no results.
     """
-    records = [record for record in load_records(run) if record["kind"] == kind]
+    records = [record for record in load_records(run) if kind in (None, record["kind"])]
     # Of an evaluation's records the last one here stays: a test, else the latest step.
     ordered = sorted(records, key=lambda record: (record["stage"] == "test", record["step"]))
     return {record["evaluation"]: record for record in ordered}
+
+
+def label(run: Run, record: dict[str, Any]) -> str:
+    """Name a run and the strategy that it was measured with."""
+    return f"{run.name}: {said(record['protocol']['position'])}{' (partial)' if record['partial'] else ''}"
+
+
+def said(position: dict[str, Any]) -> str:
+    """Name a position strategy and its parameters, as its `describe` gives them."""
+    parameters = ", ".join(
+        f"{key} {_parameter(value)}" for key, value in position.items() if key != "class" and value is not None
+    )
+    return f"{position['class']} ({parameters})" if parameters else position["class"]
+
+
+def _parameter(value: Any) -> str:
+    if isinstance(value, dict):
+        return said(value)
+    if isinstance(value, (list, tuple)):
+        return f"of {len(value)} numbers"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _key(record: dict[str, Any]) -> tuple[Any, ...]:

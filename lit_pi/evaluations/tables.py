@@ -1,9 +1,12 @@
 """Tables as text: for the terminal, in Markdown and in LaTeX."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import rich.table
+from rich.cells import cell_len
+from rich.console import Console
+from rich.markup import escape
 
 
 class Table(NamedTuple):
@@ -44,14 +47,32 @@ class Table(NamedTuple):
         ]  # fmt: skip
         return "\n".join(lines) + "\n"
 
-    def rich(self) -> rich.table.Table:
-        """For the terminal."""
-        found = rich.table.Table(title=self.title, caption="\n".join(self.notes) or None)
-        for place, name in enumerate(self.header):
-            found.add_column(name, justify="left" if place < self.numbers else "right")
-        for row in self.rows:
-            found.add_row(*row)
-        return found
+    def print(self, console: Console) -> None:
+        """Print to a terminal; columns that its width does not hold follow in a table of their own, none is cut."""
+        names, rows = self.header[: self.numbers], [row[: self.numbers] for row in self.rows]
+        blocks = list(self._blocks(console.width))
+        for block in blocks:
+            last = block is blocks[-1]
+            shown = rich.table.Table(title=self.title, caption="\n".join(self.notes) or None if last else None)
+            for name in names:
+                shown.add_column(name, overflow="fold")
+            for place in block:
+                shown.add_column(self.header[place], justify="right", no_wrap=True)
+            for head, row in zip(rows, self.rows, strict=True):
+                shown.add_row(*map(escape, [*head, *(row[place] for place in block)]))
+            console.print(shown)
+
+    def _blocks(self, width: int) -> Iterator[list[int]]:
+        """Group the columns of numbers into as few tables as the width allows."""
+        sizes = [max(map(cell_len, cells)) + 3 for cells in zip(self.header, *self.rows, strict=True)]
+        head = min(sum(sizes[: self.numbers]), width // 2) + 1
+        block: list[int] = []
+        for place in range(self.numbers, len(self.header)):
+            if block and head + sum(sizes[taken] for taken in block) + sizes[place] > width:
+                yield block
+                block = []
+            block.append(place)
+        yield block
 
 
 LATEX = {
@@ -64,6 +85,11 @@ LATEX = {
 def escaped(text: str) -> str:
     """Text as LaTeX prints it."""
     return "".join(LATEX.get(sign, sign) for sign in text)
+
+
+def percent(share: float, low: float, high: float) -> str:
+    """Write a share and its interval in per cent."""
+    return f"{100 * share:.1f}{interval(low, high, 1, 100)}"
 
 
 def interval(low: float | None, high: float | None, digits: int, scale: float = 1) -> str:

@@ -5,11 +5,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lit_pi.evaluations.passkey.figures import passkey_figures
-from lit_pi.evaluations.perplexity.tables import perplexity_figures, perplexity_tables
+from lit_pi.evaluations.figures import save
 from lit_pi.evaluations.tables import Table
-from lit_pi.report.answers import choice_tables, decode_tables, passkey_tables, summary_tables
-from lit_pi.report.runs import Run, runs_of
+from lit_pi.report.runs import by_class, runs_of
 
 MARKDOWN, LATEX = "tables.md", "tables.tex"
 """Every table of a run, in its directory."""
@@ -28,15 +26,17 @@ def report(directories: Sequence[Path], output: Path = Path("runs/report")) -> N
     Raises:
         UserError: a run has no results.
     """
-    runs = runs_of(directories)
-    tables, figures = _tables(runs), perplexity_figures(runs) | passkey_figures(runs)
+    found = by_class(runs_of(directories))
+    tables = [
+        table for owner, records in found.items() for table in (*owner.tables(records), *owner.differences(records))
+    ]
+    figures = {name: figure for owner, records in found.items() for name, figure in owner.figures(records).items()}
     console = Console()
     for table in tables:
-        console.print(table.rich())
+        table.print(console)
     output.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
-        for ending in ("svg", "png"):
-            figure.savefig(output / f"{name}.{ending}")
+        save(figure, output, name)
     pictures = "\n".join(f"![{name}]({name}.png)\n" for name in figures)
     (output / "report.md").write_text("\n".join([*(table.markdown() for table in tables), pictures]))
     included = "\n".join(
@@ -50,13 +50,10 @@ def report(directories: Sequence[Path], output: Path = Path("runs/report")) -> N
 
 def write_tables(run: Path) -> str:
     """Write every table of one run into its directory, as `tables.md` and `tables.tex`; the former is returned."""
-    tables = _tables(runs_of([run]))
+    tables: list[Table] = [
+        table for owner, records in by_class(runs_of([run])).items() for table in owner.tables(records)
+    ]
     markdown = "\n".join(table.markdown() for table in tables)
     (run / MARKDOWN).write_text(markdown)
     (run / LATEX).write_text("\n".join(["% \\usepackage{booktabs}\n", *(table.latex() for table in tables)]))
     return markdown
-
-
-def _tables(runs: Sequence[Run]) -> list[Table]:
-    found = (perplexity_tables, passkey_tables, choice_tables, summary_tables, decode_tables)
-    return [table for tables in found for table in tables(runs)]

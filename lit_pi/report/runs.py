@@ -1,35 +1,17 @@
 """Run directories side by side."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
 
 from lit_pi.errors import UserError
-from lit_pi.evaluations.records import latest, load_records
-
-Pair = TypeVar("Pair")
-EXCLUDES_ZERO = "* the 95 % interval of the difference excludes zero"
-
-
-class Run(NamedTuple):
-    """A run directory.
-
-    Attributes:
-        name: short, and no other run's of the report.
-        directory: where its results are.
-    """
-
-    name: str
-    directory: Path
-
-
-Records = dict[Run, dict[str, Any]]
-"""One evaluation's record in each run that has it."""
+from lit_pi.evaluations import Evaluation
+from lit_pi.evaluations.evaluation import class_of
+from lit_pi.evaluations.records import Records, Run, latest, load_records
 
 
 def runs_of(directories: Sequence[Path]) -> list[Run]:
-    """Runs by the names of their directories, or by their paths where names are the same.
+    """Name runs by their directories, or by their paths where these have the same name.
 
     Raises:
         UserError: one has no results.
@@ -44,44 +26,21 @@ def runs_of(directories: Sequence[Path]) -> list[Run]:
     ]
 
 
-def by_evaluation(runs: Sequence[Run], kind: str) -> dict[str, Records]:
-    """The records of one kind that count, by evaluation."""
-    found: dict[str, Records] = {}
+def by_class(runs: Sequence[Run]) -> dict[type[Evaluation], dict[str, Records]]:
+    """Gather the records that count by the class of evaluation that gave them, and by evaluation.
+
+    Raises:
+        UserError: a class cannot be imported, or one name stands for evaluations of two classes.
+    """
+    found: dict[type[Evaluation], dict[str, Records]] = {}
+    owners: dict[str, type[Evaluation]] = {}
     for run in runs:
-        for name, record in latest(run.directory, kind).items():
-            found.setdefault(name, {})[run] = record
+        for name, record in latest(run.directory).items():
+            owner = class_of(record)
+            if owners.setdefault(name, owner) is not owner:
+                raise UserError(
+                    f"{name} is an evaluation of {owners[name].__name__} in one run and of {owner.__name__} in "
+                    f"{run.directory}: give them different names"
+                )
+            found.setdefault(owner, {}).setdefault(name, {})[run] = record
     return found
-
-
-def differences(
-    runs: Sequence[Run], compare: Callable[[Path, Path], Sequence[Pair]]
-) -> tuple[dict[Run, Sequence[Pair]], list[str]]:
-    """What each run differs from the first one in, and why some cannot be compared with it."""
-    baseline, *others = runs
-    found, refused = {}, []
-    for run in others:
-        try:
-            found[run] = compare(baseline.directory, run.directory)
-        except UserError as error:
-            refused.append(f"not compared: {error}")
-    return found, refused
-
-
-def label(run: Run, record: dict[str, Any]) -> str:
-    """A run and the strategy that it was measured with."""
-    return f"{run.name}: {_strategy(record['protocol']['position'])}{' (partial)' if record['partial'] else ''}"
-
-
-def _strategy(position: dict[str, Any]) -> str:
-    parameters = ", ".join(
-        f"{key} {_said(value)}" for key, value in position.items() if key != "class" and value is not None
-    )
-    return f"{position['class']} ({parameters})" if parameters else position["class"]
-
-
-def _said(value: Any) -> str:
-    if isinstance(value, dict):
-        return _strategy(value)
-    if isinstance(value, (list, tuple)):
-        return f"of {len(value)} numbers"
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from lit_pi.callbacks import AttentionBounds, PerplexityCurve
+from lit_pi.callbacks import AttentionBounds, Measurements
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, Qwen3Config
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
@@ -37,7 +37,7 @@ def measured(folder: Path, config: PreTrainedConfig, position: PositionStrategy,
     evaluation = Perplexity(TextFiles(test=str(folder / "text.txt")), context_lengths=[ORIGINAL, LENGTH], stride=16)
     trainer = Trainer(
         accelerator="cpu", devices=1, default_root_dir=folder, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, callbacks=[AttentionBounds(**options), PerplexityCurve()],
+        enable_progress_bar=False, callbacks=[AttentionBounds(**options), Measurements()],
     )  # fmt: skip
     module = LitLlama(Pretrained(str(folder / "model")), position)
     trainer.test(module, LongContextData(evaluations={"text": evaluation}), verbose=False)

@@ -75,7 +75,7 @@ def test_sharded_ranks_write_and_compare_what_one_process_does(tmp_path: Path, t
             "corpus": {"class_path": "GovReportCorpus", "init_args": {"test": str(reports), "learn": "summary"}},
             "max_new_tokens": 6, "seeds": [0], "batch_size": 2,
         }},
-        "keys": {"class_path": "Passkey", "init_args": {
+        "keys": {"class_path": "PasskeyRetrieval", "init_args": {
             "context_lengths": [420], "mode": "random", "trials": 1, "score": "generate",
         }},
         "decode": {"class_path": "DecodeConsistency", "init_args": {

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from math import ceil
 from typing import Any
 
@@ -13,10 +14,14 @@ from lit_pi.batches import IGNORE, ScoringBatch, Span
 from lit_pi.data.ranks import share_out
 from lit_pi.data.tokenizer import tokenizer_fingerprint
 from lit_pi.errors import UserError, check_at_least
+from lit_pi.evaluations.choices.paired import KIND
+from lit_pi.evaluations.choices.question_table import question_columns
 from lit_pi.evaluations.choices.rows import Row, RowEncoder
-from lit_pi.evaluations.choices.scores import ChoiceQuestion
+from lit_pi.evaluations.choices.scores import ChoiceQuestion, ChoiceScores, accuracies
+from lit_pi.evaluations.choices.tables import choice_differences, choice_tables
 from lit_pi.evaluations.choices.tasks import Question, Task
-from lit_pi.evaluations.evaluation import Evaluation, ScoringBatches
+from lit_pi.evaluations.evaluation import Evaluation, Found, Results, ScoringBatches
+from lit_pi.evaluations.tables import Table
 
 LENGTH_MULTIPLE = 8
 """Rows are padded to a multiple of this many tokens, so that kernels see few shapes."""
@@ -39,6 +44,9 @@ class MultipleChoice(Evaluation):
     Raises:
         UserError: an option is below its least value.
     """
+
+    kind = KIND
+    folder = "questions"
 
     def __init__(
         self,
@@ -101,6 +109,35 @@ class MultipleChoice(Evaluation):
     def batches(self, name: str, tokenizer: PreTrainedTokenizerFast, world_size: int) -> "RowBatches":
         """The rows of all questions."""
         return RowBatches(name, self.rows, self.context_length, self.batch_tokens, world_size)
+
+    def metric(self) -> ChoiceScores:
+        """Return sums for each row."""
+        return ChoiceScores(self.questions)
+
+    def add(self, metric: ChoiceScores, outputs: dict[str, Any], batch: ScoringBatch) -> None:
+        """Add a batch of rows."""
+        (token_nll,) = outputs["token_nll"]
+        metric.update(batch.documents, token_nll)
+
+    def results(self, metric: ChoiceScores, model: Mapping[str, Any]) -> Results:
+        """Return accuracies, one for each way to compare options; questions count whose options were all scored."""
+        questions = metric.compute()
+        found = accuracies(questions)
+        return Results(
+            {"accuracies": [entry._asdict() for entry in found]},
+            {f"accuracy/{entry.normalisation}": entry.accuracy for entry in found},
+            question_columns(questions, [entry.normalisation for entry in found]) if questions else None,
+        )
+
+    @classmethod
+    def tables(cls, found: Found) -> list[Table]:
+        """Return all tasks side by side, each as the field compares its options."""
+        return choice_tables(found)
+
+    @classmethod
+    def differences(cls, found: Found) -> list[Table]:
+        """Return what runs answer that the first one does not, on the same questions."""
+        return choice_differences(found)
 
     def describe(self) -> dict[str, Any]:
         """Task, prompt, questions, tokenizer, and what is compared."""

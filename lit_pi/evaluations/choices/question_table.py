@@ -8,14 +8,15 @@ import pyarrow.parquet
 
 from lit_pi.errors import UserError
 from lit_pi.evaluations.choices.scores import Normalisation, ScoredQuestion
-from lit_pi.evaluations.parquet import write_columns
 
 CHOSEN, CORRECT = "chosen_", "correct_"
 """Before a normalisation's name: the columns of its choices, and of whether they are right."""
 
 
-def write_questions(path: Path, questions: Sequence[ScoredQuestion], normalisations: Sequence[Normalisation]) -> None:
-    """Write a row for each question; the file is whole at any instant.
+def question_columns(
+    questions: Sequence[ScoredQuestion], normalisations: Sequence[Normalisation]
+) -> dict[str, Sequence]:
+    """Return a row for each question, by column.
 
     Its columns are `id`, `answer` (index of the right option), for each option `log_likelihood` and
     `log_likelihood_alone` (nats; after its context, and after the answer context), `characters`, `bytes` and `tokens`,
@@ -33,7 +34,7 @@ def write_questions(path: Path, questions: Sequence[ScoredQuestion], normalisati
     for name in normalisations:
         columns[f"{CHOSEN}{name}"] = [scored.chosen(name) for scored in questions]
         columns[f"{CORRECT}{name}"] = [scored.correct(name) for scored in questions]
-    write_columns(path, columns)
+    return columns
 
 
 def read_correct(path: Path) -> dict[str, dict[str, bool]]:

@@ -1,17 +1,21 @@
 """Whether decoding with a cache reads a text as a full pass does."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from lit_pi.batches import Decoding
+from lit_pi.batches import Decoding, GenerationBatch
 from lit_pi.data.build import open_store
 from lit_pi.data.corpora.corpus import Corpus, Split
 from lit_pi.data.generation import GenerationBatches, PromptSample
 from lit_pi.data.store import TokenStore
 from lit_pi.errors import UserError, check_at_least
-from lit_pi.evaluations.evaluation import Evaluation
+from lit_pi.evaluations.decoding.differences import KIND, DecodeDifferenceSums, overall, tolerance_of
+from lit_pi.evaluations.decoding.tables import decode_tables
+from lit_pi.evaluations.evaluation import Evaluation, Found, Results
+from lit_pi.evaluations.tables import Table
 
 
 class DecodeConsistency(Evaluation):
@@ -35,6 +39,8 @@ class DecodeConsistency(Evaluation):
     Raises:
         UserError: an option is below its least value, or the steps leave no prompt.
     """
+
+    kind = KIND
 
     def __init__(
         self,
@@ -99,6 +105,35 @@ class DecodeConsistency(Evaluation):
     def batches(self, name: str, tokenizer: PreTrainedTokenizerFast, world_size: int) -> GenerationBatches:
         """All windows."""
         return GenerationBatches(name, self.samples, Decoding(self.steps), self.batch_size, world_size)
+
+    def metric(self) -> DecodeDifferenceSums:
+        """Return sums for each document."""
+        return DecodeDifferenceSums(len(self.samples))
+
+    def add(self, metric: DecodeDifferenceSums, outputs: dict[str, Any], batch: GenerationBatch) -> None:
+        """Add a batch of windows."""
+        metric.update(batch.documents, outputs["token_nll"], outputs["decoded_nll"])
+
+    def results(self, metric: DecodeDifferenceSums, model: Mapping[str, Any]) -> Results:
+        """Return the largest and the mean absolute difference in nats, and the verdict."""
+        tolerance = tolerance_of(model["compute_dtype"]) if self.tolerance is None else self.tolerance
+        documents = metric.compute()
+        found = overall(documents)
+        scalars = {"decode/max": found.max, "decode/mean": found.mean}
+        record = {
+            "consistent": found.max is not None and found.max <= tolerance,
+            "tolerance": tolerance,
+            "tokens": found.tokens,
+            "max_difference": found.max,
+            "mean_difference": found.mean,
+            "documents": [{"id": self.document_ids[entry.document], **entry._asdict()} for entry in documents],
+        }
+        return Results(record, {key: value for key, value in scalars.items() if value is not None})
+
+    @classmethod
+    def tables(cls, found: Found) -> list[Table]:
+        """Return the differences and the verdict."""
+        return decode_tables(found)
 
     def describe(self) -> dict[str, Any]:
         """Corpus, tokenizer, documents and windows."""

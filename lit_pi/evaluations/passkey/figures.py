@@ -1,21 +1,19 @@
 """Which hidden keys runs found, as pictures."""
 
-from collections.abc import Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
-
+from lit_pi.evaluations.evaluation import Found
+from lit_pi.evaluations.figures import Picture
 from lit_pi.evaluations.passkey.figure import passkey_figure
-from lit_pi.evaluations.passkey.paired import KIND
 from lit_pi.evaluations.passkey.panels import passkey_lines, passkey_maps
 from lit_pi.evaluations.passkey.scores import PasskeyCell
-from lit_pi.report.runs import Run, by_evaluation, label
+from lit_pi.evaluations.records import label
 
 
-def passkey_figures(runs: Sequence[Run]) -> dict[str, Figure]:
+def passkey_figures(found: Found) -> dict[str, Picture]:
     """One figure an evaluation, by the name of its file: of one run its map, of several their maps side by side."""
-    found = {}
-    for name, records in by_evaluation(runs, KIND).items():
+    figures = {}
+    for name, records in found.items():
         original = min(record["protocol"]["rope"]["original_context"] for record in records.values())
         mode = next(iter(records.values()))["protocol"]["mode"]
         cells = {label(run, record): _cells(record) for run, record in records.items()}
@@ -29,8 +27,8 @@ def passkey_figures(runs: Sequence[Run]) -> dict[str, Figure]:
             figure = passkey_maps(cells, original, f"{name}: passkeys found")
         else:
             figure = passkey_lines(cells, original, f"{name}: passkeys found", mode != "random")
-        found[f"{name}-passkey"] = figure
-    return found
+        figures[f"{name}-passkey"] = figure
+    return figures
 
 
 def _cells(record: dict[str, Any]) -> dict[int, list[PasskeyCell]]:

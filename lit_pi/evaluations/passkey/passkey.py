@@ -1,7 +1,7 @@
 """Retrieval of a key hidden in a long text."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby, product
 from typing import Any, Literal
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from lit_pi.batches import IGNORE, ScoringBatch, Span
+from lit_pi.batches import IGNORE, GenerationBatch, ScoringBatch, Span
 from lit_pi.data.build import open_store
 from lit_pi.data.corpora.corpus import Corpus, Split
 from lit_pi.data.generation import GenerationBatches, PromptSample, continuation, decoding_of
@@ -17,9 +17,15 @@ from lit_pi.data.ranks import share_out
 from lit_pi.data.store import TokenStore
 from lit_pi.data.tokenizer import tokenizer_fingerprint
 from lit_pi.errors import UserError, check_at_least
-from lit_pi.evaluations.evaluation import Evaluation, ScoringBatches
+from lit_pi.evaluations.evaluation import Evaluation, Found, Results, ScoringBatches
+from lit_pi.evaluations.figures import Picture
+from lit_pi.evaluations.passkey.figures import passkey_figures
+from lit_pi.evaluations.passkey.paired import KIND
 from lit_pi.evaluations.passkey.prompts import ANSWER, FILLER, NEEDLE, QUESTION, TASK, Prompt, PromptTemplate
-from lit_pi.evaluations.passkey.scores import PasskeySample
+from lit_pi.evaluations.passkey.scores import PasskeySample, PasskeyScores, WrittenPasskeys
+from lit_pi.evaluations.passkey.summary import summarise
+from lit_pi.evaluations.passkey.tables import passkey_differences, passkey_tables
+from lit_pi.evaluations.tables import Table
 
 PasskeyMode = Literal["paper", "grid", "random"]
 Score = Literal["teacher_forced", "generate"]
@@ -30,7 +36,7 @@ CORRECT: dict[Score, str] = {
 }
 
 
-class Passkey(Evaluation):
+class PasskeyRetrieval(Evaluation):
     """Asks for five random digits that stand somewhere in a long text (Chen et al. 2023, section 3.3).
 
     Every prompt, with `<bos>` and its answer, has exactly as many tokens as its context length. It counts as answered
@@ -60,6 +66,9 @@ class Passkey(Evaluation):
         UserError: there is nothing to ask, or an option is below its least value.
     """
 
+    kind = KIND
+    folder = "passkeys"
+
     def __init__(
         self,
         context_lengths: Sequence[int] = (2048,),
@@ -77,10 +86,10 @@ class Passkey(Evaluation):
     ) -> None:
         super().__init__(every_n_steps)
         if not context_lengths:
-            raise UserError("context_lengths of the Passkey evaluation are empty: give at least one")
-        check_at_least("the Passkey evaluation", 1, distances=distances, depths=depths, trials=trials)
-        check_at_least("the Passkey evaluation", 1, max_new_tokens=max_new_tokens, batch_size=batch_size)
-        check_at_least("the Passkey evaluation", 0, seed=seed)
+            raise UserError("context_lengths of the PasskeyRetrieval evaluation are empty: give at least one")
+        check_at_least("the PasskeyRetrieval evaluation", 1, distances=distances, depths=depths, trials=trials)
+        check_at_least("the PasskeyRetrieval evaluation", 1, max_new_tokens=max_new_tokens, batch_size=batch_size)
+        check_at_least("the PasskeyRetrieval evaluation", 0, seed=seed)
         self.context_lengths = tuple(sorted(set(context_lengths), reverse=True))
         self.mode: PasskeyMode = mode
         self.cells = {"paper": distances, "grid": depths, "random": 1}[mode]
@@ -171,7 +180,7 @@ class Passkey(Evaluation):
         if self.score == "teacher_forced":
             return PromptBatches(name, self, world_size)
         new = self.max_new_tokens or self.answer_tokens
-        decoding = decoding_of("Passkey", tokenizer, new, 0.0, 1.0, tokenizer.eos_token_id is not None)
+        decoding = decoding_of("PasskeyRetrieval", tokenizer, new, 0.0, 1.0, tokenizer.eos_token_id is not None)
         return GenerationBatches(
             name, [self._question(*s[:3]) for s in self.samples], decoding, self.batch_size, world_size
         )
@@ -182,6 +191,47 @@ class Passkey(Evaluation):
         return PromptSample(
             question, context_length if self.max_new_tokens is None else len(question) + self.max_new_tokens
         )
+
+    def metric(self) -> PasskeyScores:
+        """Return sums for each prompt."""
+        return (PasskeyScores if self.score == "teacher_forced" else WrittenPasskeys)(self.samples)
+
+    def add(self, metric: PasskeyScores, outputs: dict[str, Any], batch: ScoringBatch | GenerationBatch) -> None:
+        """Add a batch of prompts."""
+        if isinstance(batch, ScoringBatch):
+            (token_nll,), (token_rank,) = outputs["token_nll"], outputs["token_rank"]
+            metric.update(batch.documents, token_nll, token_rank, batch.targets != IGNORE)
+            return
+        assert isinstance(metric, WrittenPasskeys)
+        real = batch.documents >= 0
+        indices, answers = batch.documents[real], outputs["token_ids"][real].tolist()
+        lengths = outputs["lengths"][real].tolist()
+        said = [answer[:length] for answer, length in zip(answers, lengths, strict=True)]
+        answered = self.answered(indices.tolist(), said)
+        metric.update(indices, torch.tensor(answered, dtype=torch.bool, device=indices.device))
+
+    def results(self, metric: PasskeyScores, model: Mapping[str, Any]) -> Results:
+        """Return accuracies by distance, depth and context length, and every prompt's outcome."""
+        return summarise(metric.compute(), None if self.mode == "random" else self.cells)
+
+    @classmethod
+    def tables(cls, found: Found) -> list[Table]:
+        """Return accuracy and k_max by context length.
+
+        k_max is the largest distance up to which at least 20 % (50 %, 90 %) of the prompts of every distance are
+        answered. There is none where distances are drawn, nor for context lengths of which cells were left out.
+        """
+        return passkey_tables(found)
+
+    @classmethod
+    def figures(cls, found: Found) -> dict[str, Picture]:
+        """Return accuracy against distance, or maps of depth and context length."""
+        return passkey_figures(found)
+
+    @classmethod
+    def differences(cls, found: Found) -> list[Table]:
+        """Return what runs find that the first one does not, on the same prompts."""
+        return passkey_differences(found)
 
     def answered(self, indices: Sequence[int], answers: Sequence[Sequence[int]]) -> list[bool]:
         """Whether the first number that the model wrote is the key.
@@ -232,7 +282,7 @@ class PromptBatches(ScoringBatches):
         world_size: ranks that share them.
     """
 
-    def __init__(self, name: str, passkey: Passkey, world_size: int) -> None:
+    def __init__(self, name: str, passkey: PasskeyRetrieval, world_size: int) -> None:
         self.name = name
         self.passkey = passkey
         self.planned = [

@@ -1,28 +1,12 @@
 """A table of passkeys in Parquet: which prompts a model answered."""
 
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 
 from lit_pi.errors import UserError
-from lit_pi.evaluations.parquet import write_columns
-from lit_pi.evaluations.passkey.scores import AskedPasskey, PasskeySample
-
-
-def write_passkeys(path: Path, asked: Sequence[AskedPasskey]) -> None:
-    """Write a row for each prompt; the file is whole at any instant.
-
-    Its columns are those of `PasskeySample` and `AskedPasskey`.
-    """
-    columns: dict[str, list] = {
-        name: [getattr(entry.sample, name) for entry in asked] for name in PasskeySample._fields
-    }
-    for name in AskedPasskey._fields[1:]:
-        columns[name] = [getattr(entry, name) for entry in asked]
-    write_columns(path, columns)
 
 
 def read_answered(path: Path) -> dict[int, dict[tuple[int, int], bool]]:

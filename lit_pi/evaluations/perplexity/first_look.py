@@ -1,73 +1,48 @@
-"""What is scored before an evaluation begins: a pilot that says how many windows it needs, and what it will cost."""
+"""What is scored before perplexity is measured: a pilot that says how many windows it needs, and what it will cost."""
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from datetime import timedelta
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING
 
-import torch
-from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from lit_pi.batches import ScoringBatch
-from lit_pi.data.ranks import data_ranks
-from lit_pi.evaluations.perplexity.perplexity import Perplexity, WindowBatches
+from lit_pi.evaluations.evaluation import Probe
 from lit_pi.evaluations.perplexity.pilot import choose
 from lit_pi.evaluations.perplexity.token_scores import TokenScores, series_of
+from lit_pi.evaluations.perplexity.window_batches import WindowBatches
+
+if TYPE_CHECKING:
+    from lit_pi.evaluations.perplexity.perplexity import Perplexity
 
 PROBE_SHARE = 0.03
 """A probe may read this share of the evaluation's tokens."""
 DELAY = 2.0
 """Seconds before a progress bar appears."""
 
-Score = Callable[[ScoringBatch], Sequence[torch.Tensor]]
 
-
-@contextmanager
-def scoring(trainer: Trainer) -> Iterator[Score]:
-    """The trainer's step as its loop will run it: on the device, wrapped, in evaluation mode, without gradients.
-
-    The loop asks for its dataloaders when the model is loaded and in place, so a step may run before the first batch.
-    Every rank has to run as many.
-    """
-    module, strategy = trainer.lightning_module, trainer.strategy
-    step = strategy.test_step if trainer.testing else strategy.validation_step
-
-    def score(batch: ScoringBatch) -> Sequence[torch.Tensor]:
-        outputs: Any = step(strategy.batch_to_device(batch), 0)
-        return outputs["token_nll"]
-
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield score
-    finally:
-        for part, training in modes.items():
-            part.training = training
-
-
-def settle_windows(trainer: Trainer, name: str, evaluation: Perplexity, tokenizer: PreTrainedTokenizerFast) -> None:
+def settle_windows(name: str, evaluation: "Perplexity", tokenizer: PreTrainedTokenizerFast, probe: Probe) -> None:
     """Run a pilot, and let it say what the evaluation runs for its `precision`."""
     assert evaluation.precision is not None
     pilot = evaluation.pilot()
     if pilot.complete:
         return
-    ranks = data_ranks(trainer)
+    ranks = probe.ranks
     batches = evaluation.pilot_batches(name, tokenizer, ranks.size, pilot)
     plans = (evaluation.plan, *evaluation.plan.disjoint())
-    scores = TokenScores(series_of(plans), evaluation.lengths.tolist()).to(trainer.strategy.root_device)
+    scores = TokenScores(series_of(plans), evaluation.lengths.tolist()).to(probe.device)
     scores.process_group = ranks.group
     own = range(ranks.rank, len(batches), ranks.size)
-    with scoring(trainer) as score:
-        for index in tqdm(own, f"Pilot of {name}", delay=DELAY, disable=not trainer.is_global_zero):
-            batch: ScoringBatch = trainer.strategy.batch_to_device(batches[index])
-            scores.update(batch.spans, score(batch), batch.targets, batch.scored, batch.documents, batch.begins)
+    for index in tqdm(own, f"Pilot of {name}", delay=DELAY, disable=ranks.rank > 0 or ranks.repeats):
+        batch = batches[index]
+        token_nll = probe.score(batch)
+        scored, targets = batch.scored.to(probe.device), batch.targets.to(probe.device)
+        documents, begins = batch.documents.to(probe.device), batch.begins.to(probe.device)
+        scores.update(batch.spans, token_nll, targets, scored, documents, begins)
     num_windows, evaluation.control = choose(
         scores.compute(), evaluation.plan, evaluation.controls, pilot, evaluation.precision
     )
@@ -79,9 +54,9 @@ def settle_windows(trainer: Trainer, name: str, evaluation: Perplexity, tokenize
     )  # fmt: skip
 
 
-def preview(trainer: Trainer, name: str, batches: WindowBatches) -> None:
+def preview(name: str, batches: WindowBatches, probe: Probe) -> None:
     """Say what an evaluation will cost: windows, tokens, and the time where it is long enough to measure first."""
-    ranks, rank, *_ = data_ranks(trainer)
+    ranks, rank, *_ = probe.ranks
     rows: Counter[int] = Counter()
     largest: dict[int, int] = {}  # of every length, where a round of as large batches as any begins
     for index, (shape, batch) in enumerate(batches.planned):
@@ -98,14 +73,13 @@ def preview(trainer: Trainer, name: str, batches: WindowBatches) -> None:
         rank_zero_info("%s", cost)
         return
     seconds = 0.0
-    with scoring(trainer) as score:
-        _timed(score, batches[largest[longest] + rank])  # warms up
-        for length, index in largest.items():
-            seconds += _timed(score, batches[index + rank]) * rows[length] / (ranks * probed[length])
+    _timed(probe, batches[largest[longest] + rank])  # warms up
+    for length, index in largest.items():
+        seconds += _timed(probe, batches[index + rank]) * rows[length] / (ranks * probed[length])
     rank_zero_info("%s, about %s", cost, timedelta(seconds=max(1, round(seconds))))
 
 
-def _timed(score: Score, batch: ScoringBatch) -> float:
+def _timed(probe: Probe, batch: ScoringBatch) -> float:
     start = time.perf_counter()
-    float(score(batch)[0].sum())  # waits for the device
+    float(probe.score(batch)[0].sum())  # waits for the device
     return time.perf_counter() - start

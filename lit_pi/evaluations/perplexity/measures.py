@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -113,6 +113,27 @@ class Perplexities(NamedTuple):
     context_gain: list[ContextGain]
     positions: dict[int, list[Bucket]]
     totals: list[SeriesTotals]
+
+    def record(self) -> dict[str, Any]:
+        """Return all figures as plain JSON."""
+        return {
+            "definition": "token_weighted",
+            "curve": [point._asdict() for point in self.curve],
+            "definitions": {key: [point._asdict() for point in points] for key, points in self.definitions.items()},
+            "context_gain": [gain._asdict() for gain in self.context_gain],
+            "positions": [
+                {"context_length": length, "buckets": [bucket._asdict() for bucket in buckets]}
+                for length, buckets in self.positions.items()
+            ],
+        }
+
+    def scalars(self) -> dict[str, float]:
+        """Return `perplexity/LENGTH` (every token counts alike), `DEFINITION/LENGTH` and `context_gain/LENGTH`."""
+        found = {f"perplexity/{point.context_length}": point.perplexity for point in self.curve}
+        for key, points in self.definitions.items():
+            if key != "token_weighted":
+                found |= {f"{key}/{point.context_length}": point.value for point in points}
+        return found | {f"context_gain/{gain.context_length}": gain.gain for gain in self.context_gain}
 
 
 def measure(

@@ -2,24 +2,34 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from transformers import PreTrainedTokenizerFast
 
-from lit_pi.batches import IGNORE, ScoringBatch
+from lit_pi.batches import ScoringBatch
 from lit_pi.data.build import open_store
 from lit_pi.data.corpora.corpus import Corpus, Split
+from lit_pi.data.generation import GenerationBatches
 from lit_pi.data.store import TokenStore
 from lit_pi.data.token_bytes import TokenBytes
 from lit_pi.errors import UserError, check_at_least
-from lit_pi.evaluations.evaluation import Evaluation, ScoringBatches
+from lit_pi.evaluations.evaluation import Evaluation, Found, Probe, Results, ScoringBatches
+from lit_pi.evaluations.figures import Picture
 from lit_pi.evaluations.perplexity.definitions import Floats
+from lit_pi.evaluations.perplexity.first_look import preview, settle_windows
+from lit_pi.evaluations.perplexity.measures import measure
+from lit_pi.evaluations.perplexity.paired import KIND
 from lit_pi.evaluations.perplexity.pilot import PILOT_WINDOWS
 from lit_pi.evaluations.perplexity.sampling import PER_BLOCK, WindowSample
+from lit_pi.evaluations.perplexity.score_tables import document_columns, write_tokens
+from lit_pi.evaluations.perplexity.tables import perplexity_differences, perplexity_figures, perplexity_tables
+from lit_pi.evaluations.perplexity.token_scores import TokenScores, series_of
+from lit_pi.evaluations.perplexity.window_batches import WindowBatches
 from lit_pi.evaluations.perplexity.windows import Bos, Shape, Window, WindowPlan, plan_batches
+from lit_pi.evaluations.tables import Table
 
 
 class KnownBytes(NamedTuple):
@@ -30,7 +40,7 @@ class KnownBytes(NamedTuple):
 
 
 class Perplexity(Evaluation):
-    """Sliding-window perplexity, every token scored once per context length (see `lit_pi.evaluations.perplexity.windows`).
+    """Sliding-window perplexity, every token scored once per context length (see `WindowPlan`).
 
     Args:
         corpus: where the documents come from.
@@ -57,6 +67,9 @@ class Perplexity(Evaluation):
         UserError: the stride leaves tokens unscored, a count is below its least value, or `precision` is out of range
             or stands beside `num_windows`.
     """
+
+    kind = KIND
+    folder = "scores"
 
     def __init__(
         self,
@@ -97,6 +110,7 @@ class Perplexity(Evaluation):
         self.precision = precision
         self.seed = seed
         self.store: TokenStore | None = None
+        self._token_bytes: TokenBytes | None = None
         self.documents = np.empty(0, np.int64)
         self.lengths = np.empty(0, np.int64)
         self.sample: WindowSample | None = None
@@ -124,6 +138,7 @@ class Perplexity(Evaluation):
         if self.plan.bos != "none" and tokenizer.bos_token_id is None:
             raise UserError(f"the tokenizer {tokenizer.name_or_path} has no <bos>: set `bos: none` in the evaluation")
         self.store = open_store(self.corpus, self.split, tokenizer)
+        self._token_bytes = TokenBytes(self.store, tokenizer)
         lengths, longest_window = self._measured(self.store), self.plan.context_lengths[-1]
         needed = longest_window - (self.plan.bos != "none")
         if lengths.max() < needed:
@@ -157,7 +172,7 @@ class Perplexity(Evaluation):
 
     def pilot_batches(
         self, name: str, tokenizer: PreTrainedTokenizerFast, world_size: int, pilot: WindowSample
-    ) -> "WindowBatches":
+    ) -> WindowBatches:
         """The windows of a pilot, without first ones, and the disjoint ones that hold what they score."""
         lengths = self.lengths.tolist()
         groups = self.plan.group(lengths)
@@ -173,7 +188,7 @@ class Perplexity(Evaluation):
     def _measured(self, store: TokenStore) -> np.ndarray:
         return store.lengths if self.max_tokens is None else np.minimum(store.lengths, self.max_tokens)
 
-    def batches(self, name: str, tokenizer: PreTrainedTokenizerFast, world_size: int) -> "WindowBatches":
+    def batches(self, name: str, tokenizer: PreTrainedTokenizerFast, world_size: int) -> WindowBatches:
         """All windows of the documents, or those that were drawn."""
         groups = self.plan.group(self.lengths.tolist())
         if self.sample is not None:
@@ -184,7 +199,7 @@ class Perplexity(Evaluation):
 
     def _batches(
         self, name: str, groups: dict[Shape, list[Window]], tokenizer: PreTrainedTokenizerFast, world_size: int
-    ) -> "WindowBatches":
+    ) -> WindowBatches:
         assert self.store is not None
         planned = plan_batches(groups, self.batch_size, world_size)
         return WindowBatches(name, self.store, self.documents, self.lengths, tokenizer.bos_token_id, planned)
@@ -194,13 +209,59 @@ class Perplexity(Evaluation):
         included = sample.includes(document, begin // self.plan.stride)
         return [windows[index] for index in np.flatnonzero(included)]
 
-    def token_bytes(self, tokenizer: PreTrainedTokenizerFast) -> KnownBytes:
+    def settle(self, name: str, tokenizer: PreTrainedTokenizerFast, probe: Probe) -> None:
+        """Run a pilot where a precision is asked for, and let it say how many windows are run."""
+        if self.precision is not None:
+            settle_windows(name, self, tokenizer, probe)
+
+    def preview(self, name: str, batches: ScoringBatches | GenerationBatches, probe: Probe) -> None:
+        """Say how many windows and tokens there are to read, and how long that will take."""
+        assert isinstance(batches, WindowBatches)
+        preview(name, batches, probe)
+
+    def metric(self) -> TokenScores:
+        """Return an empty store of losses."""
+        return TokenScores(series_of(self.plans), self.lengths.tolist())
+
+    def add(self, metric: TokenScores, outputs: dict[str, Any], batch: ScoringBatch) -> None:
+        """Add a batch of windows."""
+        metric.update(batch.spans, outputs["token_nll"], batch.targets, batch.scored, batch.documents, batch.begins)
+
+    def results(self, metric: TokenScores, model: Mapping[str, Any]) -> Results:
+        """Return the curve of every definition of perplexity, with 95 % intervals over documents."""
+        assert self.store is not None
+        losses, known = metric.compute(), self.token_bytes()
+        found = measure(losses, self.plans, self.sample, known.token_bytes)
+        ids = [self.store.document_id(index) for index in self.documents.tolist()]
+        return Results(
+            found.record() | {"bits_per_byte_left_out": known.reason},
+            found.scalars(),
+            document_columns(ids, found.totals),
+            {"tokens": partial(write_tokens, losses=losses)},
+        )
+
+    @classmethod
+    def tables(cls, found: Found) -> list[Table]:
+        """Return the curves, and every definition of perplexity."""
+        return perplexity_tables(found)
+
+    @classmethod
+    def figures(cls, found: Found) -> dict[str, Picture]:
+        """Return perplexity against context length, and the loss by position in the document."""
+        return perplexity_figures(found)
+
+    @classmethod
+    def differences(cls, found: Found) -> list[Table]:
+        """Return how much more or less than the first one runs lose on the same tokens."""
+        return perplexity_differences(found)
+
+    def token_bytes(self) -> KnownBytes:
         """UTF-8 bytes of the documents' tokens.
 
         Where the vocabulary does not say them, a document that is scored whole has its bytes spread over its tokens.
         """
-        assert self.store is not None
-        table, found, unknown = TokenBytes(self.store, tokenizer), [], 0
+        assert self.store is not None and self._token_bytes is not None
+        table, found, unknown = self._token_bytes, [], 0
         for document, length in zip(self.documents.tolist(), self.lengths.tolist(), strict=True):
             sizes = table.of(document)
             whole = length == self.store.lengths[document] and self.plan.bos != "none"
@@ -249,62 +310,3 @@ class Perplexity(Evaluation):
         plan = [self.plan.context_lengths, self.plan.stride, self.plan.bos]
         what = [*origin, plan, self.documents.tolist(), self.lengths.tolist()]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
-
-
-class WindowBatches(ScoringBatches):
-    """The windows of a plan as tensors.
-
-    Args:
-        name: of the evaluation.
-        store: holds the documents.
-        documents: indices in the store.
-        lengths: tokens of each document that are measured.
-        bos_token_id: of the tokenizer, used where a window has `<bos>`.
-        planned: shape and windows of every batch.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        store: TokenStore,
-        documents: np.ndarray,
-        lengths: np.ndarray,
-        bos_token_id: int | None,
-        planned: list[tuple[Shape, tuple[Window, ...]]],
-    ) -> None:
-        self.name = name
-        self.store = store
-        self.documents = documents
-        self.lengths = lengths
-        self.bos_token_id = bos_token_id
-        self.planned = planned
-
-    def __len__(self) -> int:
-        return len(self.planned)
-
-    def __getitem__(self, index: int) -> ScoringBatch:
-        """Windows, right-padded with token 0; a row that only fills up scores nothing."""
-        shape, windows = self.planned[index]
-        scored = torch.from_numpy(shape.scored())
-        rows = torch.full((len(windows), shape.length), IGNORE)
-        for row, window in zip(rows, windows, strict=True):
-            tokens = self._tokens(shape, window)
-            row[: len(tokens)] = torch.from_numpy(tokens)
-        return ScoringBatch(
-            evaluation=self.name,
-            input_ids=rows.clamp(min=0),
-            lengths=(rows != IGNORE).sum(dim=1).clamp(min=1),
-            scored=scored,
-            targets=rows[:, scored + 1],
-            spans=shape.spans(),
-            documents=torch.tensor([window.document for window in windows]),
-            begins=torch.tensor([window.begin - shape.bos for window in windows]),
-        )
-
-    def _tokens(self, shape: Shape, window: Window) -> np.ndarray:
-        if window.document < 0:
-            return np.empty(0, np.int64)
-        end = min(window.begin + shape.length - shape.bos, int(self.lengths[window.document]))
-        tokens = self.store.document(int(self.documents[window.document]))[window.begin : end].astype(np.int64)
-        prefix = np.array([self.bos_token_id] if shape.bos else [], np.int64)
-        return np.concatenate((prefix, tokens))

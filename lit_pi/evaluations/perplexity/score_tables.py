@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lit_pi.batches import Scheme
 from lit_pi.errors import UserError
-from lit_pi.evaluations.parquet import beside, write_columns
+from lit_pi.evaluations.parquet import beside
 from lit_pi.evaluations.perplexity.measures import SeriesTotals
 from lit_pi.evaluations.perplexity.token_scores import Series, TokenLosses
 
@@ -29,8 +29,8 @@ class DocumentSums(NamedTuple):
     x: NDArray[np.float64]
 
 
-def write_documents(path: Path, ids: Sequence[str], totals: Sequence[SeriesTotals]) -> None:
-    """Write a row for each series and document; the file is whole at any instant.
+def document_columns(ids: Sequence[str], totals: Sequence[SeriesTotals]) -> dict[str, Sequence]:
+    """Return a row for each series and document, by column.
 
     Its columns are `document` (id), `scheme`, `context_length` (tokens), `tokens` (scored), `nll` (nats of them),
     `bytes` (UTF-8 bytes of them, null where not known), and for each definition `NAME_numerator` and
@@ -39,7 +39,7 @@ def write_documents(path: Path, ids: Sequence[str], totals: Sequence[SeriesTotal
     """
     names = list(dict.fromkeys(name for entry in totals for name in entry.definitions))
     unknown = [None] * len(ids)
-    columns: dict[str, list] = {
+    columns: dict[str, Sequence] = {
         "document": [*ids] * len(totals),
         "scheme": [entry.series.scheme for entry in totals for _ in ids],
         "context_length": [entry.series.context_length for entry in totals for _ in ids],
@@ -55,7 +55,7 @@ def write_documents(path: Path, ids: Sequence[str], totals: Sequence[SeriesTotal
             columns[name + ending] = [
                 value for sums in found for value in (unknown if sums is None else getattr(sums, part).tolist())
             ]
-    write_columns(path, columns)
+    return columns
 
 
 def write_tokens(path: Path, losses: TokenLosses) -> None:

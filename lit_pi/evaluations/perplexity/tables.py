@@ -3,47 +3,55 @@
 from collections.abc import Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
-
+from lit_pi.evaluations.evaluation import Found
+from lit_pi.evaluations.figures import Picture
+from lit_pi.evaluations.pairing import difference_table, differences
 from lit_pi.evaluations.perplexity.definitions import DEFINITIONS
 from lit_pi.evaluations.perplexity.figures import perplexity_figure
 from lit_pi.evaluations.perplexity.loss_by_position import position_figure
 from lit_pi.evaluations.perplexity.measures import CurvePoint
-from lit_pi.evaluations.perplexity.paired import KIND, PairedPerplexity, paired_perplexities
+from lit_pi.evaluations.perplexity.paired import PairedPerplexity, paired_perplexities
 from lit_pi.evaluations.perplexity.window_sums import Bucket
+from lit_pi.evaluations.records import Records, Run, label
 from lit_pi.evaluations.statistics.document_intervals import FEW_DOCUMENTS
 from lit_pi.evaluations.tables import Table, interval
-from lit_pi.report.runs import EXCLUDES_ZERO, Records, Run, by_evaluation, differences, label
 
 BOS = {"every": "<bos> before every window", "first": "<bos> before first windows", "none": "no <bos>"}
 """The rules, as a person reads them."""
 
 
-def perplexity_tables(runs: Sequence[Run]) -> list[Table]:
-    """For each evaluation the curves, the other definitions, and differences from the first run."""
-    found = []
-    for name, records in by_evaluation(runs, KIND).items():
-        found += [_curves(name, records), _definitions(name, records), *_differences(name, list(records))]
-    return found
+def perplexity_tables(found: Found) -> list[Table]:
+    """Return the curves and the other definitions of each evaluation."""
+    tables = []
+    for name, records in found.items():
+        curves = _curve(name, records) if len(records) == 1 else _curves(name, records)
+        tables += [curves, _definitions(name, records)]
+    return tables
 
 
-def perplexity_figures(runs: Sequence[Run]) -> dict[str, Figure]:
-    """Perplexity against context length, and each run's loss by position, by the names of their files."""
-    found = {}
-    for name, records in by_evaluation(runs, KIND).items():
+def perplexity_differences(found: Found) -> list[Table]:
+    """Return how much more or less than the first one runs lose on the same tokens, for each evaluation."""
+    return [table for name, records in found.items() for table in _differences(name, list(records))]
+
+
+def perplexity_figures(found: Found) -> dict[str, Picture]:
+    """Return perplexity against context length, and each run's loss by position, by the names of their files."""
+    figures = {}
+    for name, records in found.items():
         curves = {
             label(run, record): [CurvePoint(**point) for point in record["curve"]] for run, record in records.items()
         }
         original = min(record["protocol"]["rope"]["original_context"] for record in records.values())
-        found[f"{name}-perplexity"] = perplexity_figure(curves, original)
+        figures[f"{name}-perplexity"] = perplexity_figure(curves, original)
         for run, record in records.items():
             positions = {
                 entry["context_length"]: [Bucket(**bucket) for bucket in entry["buckets"]]
                 for entry in record["positions"]
             }
             title = f"{name}, {label(run, record)}"
-            found[f"{name}-loss_by_position-{run.name.replace('/', '-')}"] = position_figure(positions, title)
-    return found
+            which = "" if len(records) == 1 else f"-{run.name.replace('/', '-')}"
+            figures[f"{name}-loss_by_position{which}"] = position_figure(positions, title)
+    return figures
 
 
 def protocol_note(protocol: dict[str, Any]) -> str:
@@ -71,6 +79,33 @@ def _row(first: Sequence[str], cells: dict[int, str], lengths: Sequence[int]) ->
     return [*first, *(cells.get(length, "") for length in lengths)]
 
 
+def _curve(name: str, records: Records) -> Table:
+    """One run: a row for each context length."""
+    ((run, record),) = records.items()
+    sampled = record["protocol"]["sampling"] is not None and not record["partial"]
+    header = ["context length", "perplexity", "95 % interval over documents"]
+    header += ["95 % interval of all windows"] * sampled + ["tokens scored"]
+    rows = []
+    for point in record["curve"]:
+        ends = [(point["low"], point["high"]), *([(point["sampling_low"], point["sampling_high"])] if sampled else [])]
+        intervals = [interval(*end, 3).strip(" ()") for end in ends]
+        rows.append([f"{point['context_length']:,}", f"{point['perplexity']:.3f}", *intervals, f"{point['tokens']:,}"])
+    notes = [protocol_note(record["protocol"])]
+    if (reason := record["bits_per_byte_left_out"]) is not None:
+        notes.append(f"bits per byte are left out: {reason}")
+    return Table(f"{name}: perplexity by context length, {label(run, record)}", header, rows, [*notes, *_few_documents(records)], 0)
+
+
+def _few_documents(records: Records) -> list[str]:
+    few = min(record["protocol"]["documents"] for record in records.values())
+    if few >= FEW_DOCUMENTS:
+        return []
+    return [
+        f"Warning: intervals over {few} documents are too narrow where documents differ much: measure "
+        f"{FEW_DOCUMENTS} or more"
+    ]
+
+
 def _curves(name: str, records: Records) -> Table:
     lengths, rows = _lengths(records), []
     notes: dict[str, list[str]] = {}
@@ -81,9 +116,8 @@ def _curves(name: str, records: Records) -> Table:
         }
         rows.append(_row([label(run, record)], cells, lengths))
         notes.setdefault(protocol_note(record["protocol"]), []).append(run.name)
-    few = min(record["protocol"]["documents"] for record in records.values())
     said = [f"{', '.join(names)}: {note}" if len(notes) > 1 else note for note, names in notes.items()]
-    said += [f"Warning: intervals over {few} documents may be too narrow"] if few < FEW_DOCUMENTS else []
+    said += _few_documents(records)
     title = f"{name}: perplexity by context length, with 95 % intervals over documents"
     return Table(title, ["run", *(f"{length:,}" for length in lengths)], rows, said)
 
@@ -113,13 +147,10 @@ def _differences(name: str, runs: Sequence[Run]) -> list[Table]:
         for entry in [entry for entry in entries if entry.evaluation == name]:
             cells = rows.setdefault((run.name, DEFINITIONS[entry.definition].label), {})
             cells[entry.context_length] = _difference(entry)
-    if not rows and not refused:
-        return []
     lengths = sorted({length for cells in rows.values() for length in cells})
     header = ["run", "definition", *(f"{length:,}" for length in lengths)]
     title = f"{name}: loss less that of {runs[0].name} on the same tokens (nats a token, or bits per byte)"
-    notes = [EXCLUDES_ZERO, *refused]
-    return [Table(title, header, [_row(first, cells, lengths) for first, cells in rows.items()], notes, numbers=2)]
+    return difference_table(title, header, [_row(first, cells, lengths) for first, cells in rows.items()], refused, 2)
 
 
 def _difference(entry: PairedPerplexity) -> str:

@@ -1,7 +1,7 @@
 """Summaries of long documents."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,13 +11,23 @@ from rich.console import Console
 from rich.progress import track
 from transformers import PreTrainedTokenizerFast
 
-from lit_pi.batches import Decoding
+from lit_pi.batches import Decoding, GenerationBatch
 from lit_pi.data.corpora.corpus import Corpus, Document, Split
 from lit_pi.data.generation import GenerationBatches, PromptEncoder, PromptSample, continuation, decoding_of
 from lit_pi.data.tokenizer import first_tokens, plain_backend, tokenizer_fingerprint
 from lit_pi.errors import UserError, check_at_least
-from lit_pi.evaluations.evaluation import Evaluation
-from lit_pi.evaluations.summaries.scores import NGRAM, SummaryMeasures, SummarySample, measure
+from lit_pi.evaluations.evaluation import Evaluation, Found, Results
+from lit_pi.evaluations.summaries.scores import (
+    KIND,
+    NGRAM,
+    SummaryMeasures,
+    SummarySample,
+    SummaryScores,
+    means,
+    measure,
+)
+from lit_pi.evaluations.summaries.tables import summary_tables
+from lit_pi.evaluations.tables import Table
 
 AT_ONCE = 16
 """Long documents that are cut together."""
@@ -26,9 +36,9 @@ AT_ONCE = 16
 class Summarization(Evaluation):
     """Writes summaries, and compares them with those of people (Chen et al. 2023, section 3.5).
 
-    The corpus' prompts are continued, and its texts are the references: `GovReportCorpus` with `learn: summary` has both,
-    and its `max_report_tokens` says how much of a report is read; how many reports were cut is told. Beside ROUGE,
-    which depends on the length, stand length, cap rate, repetition and copying (see `lit_pi.evaluations.summaries.scores`).
+    The corpus' prompts are continued, and its texts are the references: `GovReportCorpus` with `learn: summary` has
+    both, and its `max_report_tokens` says how much of a report is read; how many reports were cut is told. Beside
+    ROUGE, which depends on the length, stand length, cap rate, repetition and copying (see `SummaryMeasures`).
 
     Args:
         corpus: documents with prompts.
@@ -47,6 +57,9 @@ class Summarization(Evaluation):
     Raises:
         UserError: an option is out of its range.
     """
+
+    kind = KIND
+    folder = "summaries"
 
     def __init__(
         self,
@@ -150,6 +163,43 @@ class Summarization(Evaluation):
     def batches(self, name: str, tokenizer: PreTrainedTokenizerFast, world_size: int) -> GenerationBatches:
         """All prompts, one for each seed."""
         return GenerationBatches(name, self._prompts, self._decoding, self.batch_size, world_size)
+
+    def metric(self) -> SummaryScores:
+        """Return measures of each summary."""
+        return SummaryScores(len(self.samples), self.max_new_tokens)
+
+    def add(self, metric: SummaryScores, outputs: dict[str, Any], batch: GenerationBatch) -> None:
+        """Measure a batch of summaries, on the rank that wrote them."""
+        real = batch.documents >= 0
+        samples, token_ids = batch.documents[real], outputs["token_ids"][real]
+        lengths, stopped = outputs["lengths"][real].tolist(), outputs["stopped"][real].tolist()
+        rows = zip(samples.tolist(), token_ids.tolist(), lengths, stopped, strict=True)
+        measures = [self.measure(sample, row[:length], end) for sample, row, length, end in rows]
+        metric.update(samples, measures, token_ids)
+
+    def results(self, metric: SummaryScores, model: Mapping[str, Any]) -> Results:
+        """Return means, their intervals over documents and the deviation between seeds, and every summary."""
+        summaries = metric.compute()
+        found = means(summaries, self.samples)
+        samples = [self.samples[summary.sample] for summary in summaries]
+        items: dict[str, list[Any]] = {
+            "id": [self.documents[sample.document].id for sample in samples],
+            "seed": [sample.seed for sample in samples],
+        }
+        for place, measured in enumerate(SummaryMeasures._fields):
+            items[measured] = [summary.measures[place] for summary in summaries]
+        items["summary"] = [self.text(summary.sample, summary.token_ids) for summary in summaries]
+        record = {
+            "summaries": len(samples),
+            "documents": len({sample.document for sample in samples}),
+            "measures": [entry._asdict() for entry in found],
+        }
+        return Results(record, {f"summaries/{entry.measure}": entry.mean for entry in found}, items)
+
+    @classmethod
+    def tables(cls, found: Found) -> list[Table]:
+        """Return what the summaries come to."""
+        return summary_tables(found)
 
     def text(self, sample: int, token_ids: Sequence[int]) -> str:
         """The summary that tokens make after a sample's prompt."""

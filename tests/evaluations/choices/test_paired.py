@@ -9,8 +9,9 @@ import pytest
 
 from lit_pi.errors import UserError
 from lit_pi.evaluations.choices.paired import paired_differences
-from lit_pi.evaluations.choices.question_table import write_questions
+from lit_pi.evaluations.choices.question_table import question_columns
 from lit_pi.evaluations.choices.scores import ChoiceQuestion, ScoredQuestion
+from lit_pi.evaluations.parquet import write_columns
 from lit_pi.evaluations.records import add_record
 from lit_pi.evaluations.statistics.intervals import newcombe
 
@@ -29,7 +30,7 @@ def run(
         if right[number] >= 0
     ]
     table = f"questions/{name}-{stage}-{step}.parquet"
-    write_questions(folder / table, questions, ["none", "tokens"])
+    write_columns(folder / table, question_columns(questions, ["none", "tokens"]))
     record: dict[str, Any] = {"kind": "multiple_choice", "evaluation": name, "stage": stage, "step": step}
     protocol = {"task": "PIQA", "questions_fingerprint": fingerprint}
     add_record(folder, record | {"table": table, "protocol": protocol})
@@ -90,6 +91,6 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no results"):
         paired_differences(first, tmp_path / "d")
     (tmp_path / "d" / "results.json").write_text(
-        json.dumps({"schema_version": 1, "records": [{"kind": "perplexity_curve"}]})
+        json.dumps({"schema_version": 2, "records": [{"kind": "perplexity_curve"}]})
     )
     assert paired_differences(first, tmp_path / "d") == []

@@ -16,7 +16,7 @@ from lit_pi.data.build import open_store
 from lit_pi.data.corpora import TextFiles
 from lit_pi.data.tokenizer import load_tokenizer
 from lit_pi.errors import UserError
-from lit_pi.evaluations import Passkey
+from lit_pi.evaluations import PasskeyRetrieval
 
 SENTENCE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 LINES = re.compile(
@@ -112,13 +112,15 @@ def tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerFast:
     return MAKERS[request.param]()
 
 
-def prepared(tokenizer: PreTrainedTokenizerFast, *args: Any, **kwargs: Any) -> Passkey:
-    passkey = Passkey(*args, **kwargs)
+def prepared(tokenizer: PreTrainedTokenizerFast, *args: Any, **kwargs: Any) -> PasskeyRetrieval:
+    passkey = PasskeyRetrieval(*args, **kwargs)
     passkey.prepare(tokenizer)
     return passkey
 
 
-def rows(passkey: Passkey, tokenizer: PreTrainedTokenizerFast, world_size: int = 1) -> dict[int, tuple[list, list]]:
+def rows(
+    passkey: PasskeyRetrieval, tokenizer: PreTrainedTokenizerFast, world_size: int = 1
+) -> dict[int, tuple[list, list]]:
     """For each sample, the tokens of its row and the answer that is scored."""
     batches = passkey.batches("keys", tokenizer, world_size)
     found = {}
@@ -282,7 +284,7 @@ def test_what_calls_of_the_tokenizer_left_behind_cuts_nothing() -> None:
 )
 def test_nothing_to_ask_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        Passkey(**options)
+        PasskeyRetrieval(**options)
 
 
 def test_a_tokenizer_without_digits_is_refused() -> None:

@@ -10,10 +10,11 @@ import pytest
 from scipy.stats import ttest_rel
 
 from lit_pi.errors import UserError
+from lit_pi.evaluations.parquet import write_columns
 from lit_pi.evaluations.perplexity.measures import SeriesTotals
 from lit_pi.evaluations.perplexity.paired import paired_perplexities
 from lit_pi.evaluations.perplexity.sampling import Totals
-from lit_pi.evaluations.perplexity.score_tables import ROW_GROUP, write_documents, write_tokens
+from lit_pi.evaluations.perplexity.score_tables import ROW_GROUP, document_columns, write_tokens
 from lit_pi.evaluations.perplexity.token_scores import Series, TokenLosses
 from lit_pi.evaluations.records import add_record
 
@@ -29,7 +30,9 @@ def run(
         "token_weighted": Totals(losses * TOKENS, x, 0.0), "bits_per_byte": Totals(losses * TOKENS, 2 * x, 0.0)
     }  # fmt: skip
     totals = [SeriesTotals(Series("sliding", 64), x, losses * TOKENS, None, definitions)]
-    write_documents(folder / "scores" / "pg19-test.parquet", [f"d{n}" for n in range(len(losses))], totals)
+    write_columns(
+        folder / "scores" / "pg19-test.parquet", document_columns([f"d{n}" for n in range(len(losses))], totals)
+    )
     protocol: dict[str, Any] = {"windows_fingerprint": windows, "sampling": sampling}
     record = {"kind": "perplexity_curve", "evaluation": "pg19", "stage": "test", "step": 0, "partial": partial}
     add_record(folder, record | {"table": "scores/pg19-test.parquet", "protocol": protocol})

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from lit_pi.callbacks import PasskeyRetrieval
+from lit_pi.callbacks import Measurements
 
 from lit_pi.data.tokenizer import load_tokenizer
 from lit_pi.datamodules import LongContextData
 from lit_pi.errors import UserError
-from lit_pi.evaluations import Passkey
+from lit_pi.evaluations import PasskeyRetrieval
 from lit_pi.models import FromScratch
 from lit_pi.module import LitLlama
 from lit_pi.positions import DynamicNTK, Extrapolate, PositionStrategy
@@ -51,7 +51,7 @@ SAYS_12345 = {"s": " ", " ": "1", "1": "2", "2": "3", "3": "4", "4": "5"}
 def found(
     run: Path, after: dict[str, str], monkeypatch: pytest.MonkeyPatch, position: PositionStrategy, **options: Any
 ) -> dict[str, Any]:
-    passkey = Passkey([420, 440], "grid", depths=2, trials=6, batch_size=4, **options)
+    passkey = PasskeyRetrieval([420, 440], "grid", depths=2, trials=6, batch_size=4, **options)
     draw = passkey._key
     monkeypatch.setattr(
         passkey, "_key", lambda length, cell, trial: (KEYS[length][cell][trial], draw(length, cell, trial)[1])
@@ -59,7 +59,7 @@ def found(
     module = Bigrams(FromScratch(config=TINY), position)
     module.after = after
     trainer = Trainer(
-        accelerator="cpu", devices=1, enable_progress_bar=False, default_root_dir=run, callbacks=[PasskeyRetrieval()],
+        accelerator="cpu", devices=1, enable_progress_bar=False, default_root_dir=run, callbacks=[Measurements()],
         logger=False, enable_model_summary=False,
     )  # fmt: skip
     trainer.test(module, LongContextData(None, {"keys": passkey}), verbose=False)
@@ -95,13 +95,13 @@ def test_other_words_before_the_key_are_allowed_and_digits_after_it_are_not(
 
 
 def test_answers_of_no_token_are_refused() -> None:
-    with pytest.raises(UserError, match="max_new_tokens of the Passkey evaluation is 0: it must be 1 or more"):
-        Passkey([420], score="generate", max_new_tokens=0)
+    with pytest.raises(UserError, match="max_new_tokens of the PasskeyRetrieval evaluation is 0: it must be 1 or more"):
+        PasskeyRetrieval([420], score="generate", max_new_tokens=0)
 
 
 def test_what_is_asked_is_the_prompt_without_its_answer() -> None:
     tokenizer = load_tokenizer("bytes")
-    passkey = Passkey([420, 440], "grid", depths=2, trials=3, batch_size=5, score="generate")
+    passkey = PasskeyRetrieval([420, 440], "grid", depths=2, trials=3, batch_size=5, score="generate")
     passkey.prepare(tokenizer)
     batches = passkey.batches("keys", tokenizer, world_size=2)
     asked = {}

@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lit_pi.callbacks import PasskeyRetrieval, PerplexityCurve
+from lit_pi.callbacks import Measurements
 from prompts import batch_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
@@ -18,7 +18,7 @@ from lit_pi.batches import IGNORE, ScoringBatch
 from lit_pi.cli import LitPiCLI
 from lit_pi.data.corpora import TextFiles
 from lit_pi.datamodules import LongContextData
-from lit_pi.evaluations import Passkey, Perplexity
+from lit_pi.evaluations import PasskeyRetrieval, Perplexity
 from lit_pi.models import FromScratch, LanguageModel
 from lit_pi.models.decoding.generation import generate
 from lit_pi.module import LitLlama
@@ -36,12 +36,12 @@ BOS = 256
 def trainer(run: Path, **kwargs: Any) -> Trainer:
     return Trainer(
         accelerator="cpu", devices=1, enable_model_summary=False, enable_progress_bar=False, default_root_dir=run,
-        callbacks=[PasskeyRetrieval()], enable_checkpointing=False, **{"logger": False, **kwargs},
+        callbacks=[Measurements()], enable_checkpointing=False, **{"logger": False, **kwargs},
     )  # fmt: skip
 
 
 def data(*args: Any, **kwargs: Any) -> LongContextData:
-    return LongContextData(None, {"keys": Passkey(*args, **kwargs)})
+    return LongContextData(None, {"keys": PasskeyRetrieval(*args, **kwargs)})
 
 
 def records(run: Path) -> list[dict[str, Any]]:
@@ -165,7 +165,7 @@ def test_a_prompt_is_answered_when_greedy_decoding_begins_with_the_key(
     position: PositionStrategy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An untrained model's own continuation stands in for the key, in some prompts with one token changed."""
-    passkey = Passkey([420], "random", trials=12, batch_size=5)
+    passkey = PasskeyRetrieval([420], "random", trials=12, batch_size=5)
     source = FromScratch(config=TINY)
     module = LitLlama(source, position)
     build, greedy, wanted = passkey.prompt, {}, {}
@@ -241,11 +241,11 @@ def test_batches_left_out_are_told_and_give_no_k_max(tmp_path: Path, capsys: pyt
 def test_training_measures_when_due_beside_perplexity(tmp_path: Path, texts: Path) -> None:
     corpus = TextFiles(train=str(texts / "train"), test=str(texts / "test"))
     evaluations = {
-        "keys": Passkey([420], "grid", depths=2, trials=2, every_n_steps=2),
+        "keys": PasskeyRetrieval([420], "grid", depths=2, trials=2, every_n_steps=2),
         "texts": Perplexity(corpus, context_lengths=[64], stride=32, max_documents=1, every_n_steps=3),
     }
     run = trainer(tmp_path, max_steps=4, val_check_interval=1, num_sanity_val_steps=2)
-    run.callbacks.append(PerplexityCurve())
+    run.callbacks.append(Measurements())
     run.fit(LitLlama(FromScratch(config=TINY), Extrapolate()), LongContextData(corpus, evaluations, context_length=64))
     found = [(record["kind"], record["stage"], record["step"]) for record in records(tmp_path)]
     assert sorted(found, key=lambda entry: entry[2]) == [
@@ -256,7 +256,9 @@ def test_training_measures_when_due_beside_perplexity(tmp_path: Path, texts: Pat
 @pytest.mark.filterwarnings("ignore:.*:jsonargparse._deprecated.JsonargparseDeprecationWarning")
 def test_the_command_line_from_end_to_end(tmp_path: Path, tiny: list[str]) -> None:
     words = [word for word in tiny if not word.startswith("--data.evaluations")]
-    evaluation = "{class_path: Passkey, init_args: {context_lengths: [400, 450], mode: grid, depths: 3, trials: 2}}"
+    evaluation = (
+        "{class_path: PasskeyRetrieval, init_args: {context_lengths: [400, 450], mode: grid, depths: 3, trials: 2}}"
+    )
     LitPiCLI(["test", *words, f"--data.evaluations={{keys: {evaluation}}}", f"--trainer.default_root_dir={tmp_path}"])
     (record,) = records(tmp_path)
     assert (record["kind"], record["evaluation"], record["stage"]) == ("passkey", "keys", "test")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lit_pi.callbacks import MultipleChoiceAccuracy
+from lit_pi.callbacks import Measurements
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from transformers import LlamaForCausalLM
@@ -100,7 +100,7 @@ def data(folder: Path, *tasks: type[Task], **options: Any) -> LongContextData:
 def trainer(run: Path, **kwargs: Any) -> Trainer:
     return Trainer(
         accelerator="cpu", devices=1, enable_model_summary=False, enable_progress_bar=False, default_root_dir=run,
-        callbacks=[MultipleChoiceAccuracy()], enable_checkpointing=False, **{"logger": False, **kwargs},
+        callbacks=[Measurements()], enable_checkpointing=False, **{"logger": False, **kwargs},
     )  # fmt: skip
 
 
@@ -226,11 +226,13 @@ def test_record_scalars_and_table(tmp_path: Path, capsys: pytest.CaptureFixture[
         for entry in record["accuracies"]:
             (scalar,) = events.Scalars(f"{name}/accuracy/{entry['normalisation']}")
             assert scalar.value == pytest.approx(entry["accuracy"])
-            assert f"{entry['accuracy']:.1%} │ {entry['low']:.1%} to {entry['high']:.1%}" in " ".join(said.split())
+            cell = f"{100 * entry['accuracy']:.1f} ({100 * entry['low']:.1f} to {100 * entry['high']:.1f})"
+            usual = entry["normalisation"] == record["protocol"]["normalisation"]
+            assert f"{cell}{'†' if usual else ' '}" in said
     assert [entry["normalisation"] for entry in found["winogrande"]["accuracies"]] == [
         "none", "characters", "bytes", "tokens",
     ]  # fmt: skip
-    assert "over P(option | answer context) *" in said and "log-likelihood *" in said and "partial" not in said
+    assert "questions: boolq 9" in said and "questions: winogrande" in said and "partial" not in said
 
 
 def test_a_paired_report_needs_no_rerun(tmp_path: Path) -> None:

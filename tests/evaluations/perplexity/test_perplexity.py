@@ -12,7 +12,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lit_pi.callbacks import PerplexityCurve
+from lit_pi.callbacks import Measurements
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -52,7 +52,7 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trainer(run: Path, **kwargs: Any) -> Trainer:
     return Trainer(
         accelerator="cpu", devices=1, enable_model_summary=False, enable_progress_bar=False, default_root_dir=run,
-        callbacks=[PerplexityCurve()], enable_checkpointing=False, **{"logger": False, **kwargs},
+        callbacks=[Measurements()], enable_checkpointing=False, **{"logger": False, **kwargs},
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lit_pi.callbacks import SummaryQuality
+from lit_pi.callbacks import Measurements
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_pi.batches import Generated, GenerationBatch
@@ -76,7 +76,7 @@ class StandIn(LitLlama):
 def test_known_summaries_give_their_measures(files: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trainer = Trainer(
         accelerator="cpu", devices=1, enable_model_summary=False, enable_progress_bar=False,
-        default_root_dir=tmp_path, callbacks=[SummaryQuality()], logger=TensorBoardLogger(tmp_path, "", ""),
+        default_root_dir=tmp_path, callbacks=[Measurements()], logger=TensorBoardLogger(tmp_path, "", ""),
     )  # fmt: skip
     data = LongContextData(None, {"reports": summaries(files)})
     trainer.test(StandIn(FromScratch(config=TINY), Extrapolate()), data, verbose=False)

@@ -1,0 +1,179 @@
+"""What evaluations find in validation and test: summed, published, kept."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lit_pi.callbacks.freshness import Freshness
+from lit_pi.callbacks.loggers import log_picture, log_text
+from rich.console import Console
+from torchmetrics import Metric
+
+from lit_pi.batches import GenerationBatch, ScoringBatch
+from lit_pi.data.ranks import data_ranks
+from lit_pi.datamodules import LongContextData
+from lit_pi.errors import UserError
+from lit_pi.evaluations import Evaluation
+from lit_pi.evaluations.evaluation import Results, import_path
+from lit_pi.evaluations.figures import save
+from lit_pi.evaluations.parquet import beside, write_columns
+from lit_pi.evaluations.records import Run, add_record
+from lit_pi.module import LitLlama
+from lit_pi.report import write_tables
+
+
+class Measurements(Callback):
+    """Sums what the evaluations of `data.evaluations` score in validation and test, and publishes what they come to.
+
+    Tables are printed and kept in `tables.md` and `tables.tex`, pictures in `figures/`; every logger gets the scalars
+    `NAME/KEY`, and those that can take them the pictures and tables. `results.json` keeps the record with the whole
+    protocol, and a Parquet file beside it what was measured item by item, from which another run's difference follows.
+
+    Scalars are there before any callback's `on_validation_end`, so that `EarlyStopping`, `ModelCheckpoint` and
+    learning rate schedulers may monitor them; these see a figure once, when it has just been measured.
+    """
+
+    def __init__(self) -> None:
+        self._asked: dict[str, Evaluation] = {}
+        self._sums: dict[str, Metric] = {}
+        self._batches: dict[str, int] = {}
+        self._freshness = Freshness()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let callbacks that monitor an evaluation wait for its next measurement."""
+        if isinstance(data := trainer.datamodule, LongContextData):  # type: ignore[attr-defined]
+            self._freshness.guard(trainer.callbacks, data.evaluations)  # type: ignore[attr-defined]
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start from zero."""
+        self._start(trainer, pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start from zero."""
+        self._start(trainer, pl_module)
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *indices: int
+    ) -> None:
+        """Add a batch."""
+        self._add(outputs, batch)
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *indices: int
+    ) -> None:
+        """Add a batch."""
+        self._add(outputs, batch)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Publish, unless this was the sanity check."""
+        if not trainer.sanity_checking:
+            self._publish(trainer, pl_module, trainer.val_dataloaders)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Publish."""
+        self._publish(trainer, pl_module, trainer.test_dataloaders)
+
+    def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Not under the LightningModule, whose precision would be theirs.
+        self._asked = _data(trainer).evaluations
+        self._sums = {name: evaluation.metric().to(pl_module.device) for name, evaluation in self._asked.items()}
+        for metric in self._sums.values():
+            metric.process_group = data_ranks(trainer).group
+        self._batches = dict.fromkeys(self._sums, 0)
+        self._freshness.forget(trainer)
+
+    def _add(self, outputs: Any, batch: ScoringBatch | GenerationBatch) -> None:
+        name = batch.evaluation
+        self._asked[name].add(self._sums[name], outputs, batch)
+        self._batches[name] += 1
+
+    def _publish(self, trainer: Trainer, pl_module: LightningModule, loaders: Any) -> None:
+        assert isinstance(pl_module, LitLlama) and trainer.state.fn is not None
+        batches = {name: len(loader) for name, loader in zip(self._asked, loaders, strict=True)}
+        scalars: dict[str, float] = {}
+        for name in [name for name, count in self._batches.items() if count]:
+            self._sums[name].compute()  # gathers over the ranks, so all of them take part
+            if trainer.is_global_zero:
+                partial = self._batches[name] < batches[name]
+                scalars |= self._found(trainer, pl_module, name, partial)
+        # Callbacks monitor on all ranks what rank 0 published.
+        scalars = trainer.strategy.broadcast(scalars)
+        if not trainer.barebones:
+            pl_module.log_dict(scalars, rank_zero_only=False, sync_dist=False)
+        self._freshness.measured([name for name, count in self._batches.items() if count])
+
+    def _found(self, trainer: Trainer, module: LitLlama, name: str, partial: bool) -> dict[str, float]:
+        """Publish what one evaluation found, and return its scalars; called by rank 0 only."""
+        assert trainer.state.fn is not None
+        evaluation, model = self._asked[name], module.describe()
+        results = evaluation.results(self._sums[name], model)
+        protocol = evaluation.describe()
+        seed = os.environ.get("PL_GLOBAL_SEED")  # where Lightning's `seed_everything` keeps it
+        record = {
+            "kind": evaluation.kind,
+            "class_path": import_path(type(evaluation)),
+            "evaluation": name,
+            "stage": trainer.state.fn.value,
+            "step": trainer.global_step,
+            "partial": partial,
+            **results.record,
+            "asked": _digest(name, protocol),
+            "protocol": protocol | model,
+            "seed_everything": None if seed is None else int(seed),
+        }
+        run = Path(trainer.default_root_dir)
+        record["table"] = _write_items(run, evaluation, record, results)
+        add_record(run, record)
+        _show(trainer, evaluation, record)
+        return {f"{name}/{key}": float(value) for key, value in results.scalars.items()}
+
+
+def _digest(name: str, protocol: dict[str, Any]) -> str:
+    """Digest what was asked: runs that share it are compared item by item.
+
+    Raises:
+        UserError: the protocol is not plain JSON.
+    """
+    try:
+        return hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:16]
+    except TypeError as error:
+        raise UserError(f"the evaluation {name} describes itself by what is not plain JSON: {error}") from error
+
+
+def _write_items(run: Path, evaluation: Evaluation, record: dict[str, Any], results: Results) -> str | None:
+    """Write the items that were measured; a run that trains on has a file for each step."""
+    fitting = record["stage"] == "fit"
+    step = f"-{record['step']:06d}" if fitting else ""
+    table = Path(evaluation.folder) / f"{record['evaluation']}-{record['stage']}{step}.parquet"
+    if results.items is None:
+        return None
+    write_columns(run / table, results.items)
+    for ending, write in () if fitting else results.files.items():
+        with beside(run / table.with_name(f"{table.stem}-{ending}.parquet")) as partial:
+            write(partial)
+    return table.as_posix()
+
+
+def _show(trainer: Trainer, evaluation: Evaluation, record: dict[str, Any]) -> None:
+    """Print, draw and log what one evaluation found."""
+    run = Path(trainer.default_root_dir)
+    found = {record["evaluation"]: {Run(run.resolve().name, run): record}}
+    console = Console()
+    for table in evaluation.tables(found):
+        table.print(console)
+    for name, picture in evaluation.figures(found).items():
+        save(picture, run / "figures", name)
+        for logger in trainer.loggers:
+            log_picture(logger, name, picture, trainer.global_step)
+    markdown = write_tables(run)
+    for logger in trainer.loggers:
+        log_text(logger, "results", markdown, trainer.global_step)
+
+
+def _data(trainer: Trainer) -> LongContextData:
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    assert isinstance(data, LongContextData)
+    return data

@@ -1,0 +1,107 @@
+"""Runs compared item by item: tables of differences from the first run."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow
+import pyarrow.parquet
+
+from lit_pi.errors import UserError
+from lit_pi.evaluations.records import Records, Run
+from lit_pi.evaluations.statistics.document_intervals import cluster_mean
+from lit_pi.evaluations.statistics.paired_shares import PairedShares, paired_shares
+from lit_pi.evaluations.tables import Table, interval
+
+Pair = TypeVar("Pair")
+EXCLUDES_ZERO = "* the 95 % interval of the difference excludes zero"
+SHARES = ("difference (%)", "only there", "only here", "McNemar's p")
+"""The header over what `share_cells` returns."""
+
+
+def differences(
+    runs: Sequence[Run], compare: Callable[[Path, Path], Sequence[Pair]]
+) -> tuple[dict[Run, Sequence[Pair]], list[str]]:
+    """Compare each run with the first one; return what differs, and why some cannot be compared."""
+    baseline, *others = runs
+    found, refused = {}, []
+    for run in others:
+        try:
+            found[run] = compare(baseline.directory, run.directory)
+        except UserError as error:
+            refused.append(f"not compared: {error}")
+    return found, refused
+
+
+def difference_table(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], refused: Sequence[str], numbers: int
+) -> list[Table]:
+    """Return a table of differences with its notes, or none where there is nothing to say."""
+    return [Table(title, header, rows, [EXCLUDES_ZERO, *refused], numbers)] if rows or refused else []
+
+
+def share_cells(shares: PairedShares) -> list[str]:
+    """Write out what two runs have right and wrong of the same things."""
+    star = "*" if shares.low > 0 or shares.high < 0 else ""
+    difference = f"{100 * shares.difference:+.1f}{star}{interval(shares.low, shares.high, 1, 100)}"
+    return [difference, f"{shares.only_baseline:,}", f"{shares.only_other:,}", f"{shares.p:.2g}"]
+
+
+def paired_items(name: str, records: Records, columns: Mapping[str, str]) -> list[Table]:
+    """Compare columns of the runs' items, which have an `id`: shares where values are truth values, else means.
+
+    Items of one `id` are compared in their order and count as one document, from which the interval follows.
+
+    Args:
+        name: the evaluation's name.
+        records: its record in each run.
+        columns: what to compare, with what to call it.
+    """
+    if not columns or len(records) < 2:
+        return []
+
+    def compare(baseline: Path, other: Path) -> list[list[str]]:
+        by_directory = {run.directory: record for run, record in records.items()}
+        first, second = by_directory[baseline], by_directory[other]
+        if first["asked"] != second["asked"]:
+            raise UserError(f"{baseline} and {other} measured {name} differently: test both with the same options")
+        one, two = (_items(run / record["table"], columns) for run, record in ((baseline, first), (other, second)))
+        return [[title, *_paired(one[column], two[column])] for column, title in columns.items()]
+
+    runs = list(records)
+    found, refused = differences(runs, compare)
+    rows = [[run.name, *row] for run, entries in found.items() for row in entries]
+    title = f"{name}: difference from {runs[0].name} on the same items"
+    return difference_table(title, ["run", "figure", "items", "difference"], rows, refused, numbers=2)
+
+
+def _items(path: Path, columns: Mapping[str, str]) -> dict[str, dict[tuple[Any, int], Any]]:
+    """Read values by column, and by `id` and the place among the items of that `id`."""
+    try:
+        table = pyarrow.parquet.read_table(path)
+        ids, values = table["id"].to_pylist(), {column: table[column].to_pylist() for column in columns}
+    except (OSError, KeyError, pyarrow.ArrowException) as error:
+        raise UserError(f"cannot read the items in {path} ({error}): test that run again") from error
+    seen: dict[Any, int] = defaultdict(int)
+    keys = []
+    for item in ids:
+        keys.append((item, seen[item]))
+        seen[item] += 1
+    return {column: dict(zip(keys, own, strict=True)) for column, own in values.items()}
+
+
+def _paired(first: dict[tuple[Any, int], Any], second: dict[tuple[Any, int], Any]) -> list[str]:
+    both = [key for key in first if key in second and first[key] is not None and second[key] is not None]
+    if not both:
+        return ["0", ""]
+    if all(isinstance(first[key], bool) for key in both):
+        return [f"{len(both):,}", f"{share_cells(paired_shares([(first[key], second[key]) for key in both]))[0]} %"]
+    changes = [float(second[key]) - float(first[key]) for key in both]
+    mean, low, high = cluster_mean(changes, [item for item, _ in both])
+    star = "*" if low is not None and high is not None and (low > 0 or high < 0) else ""
+    return [f"{len(both):,}", f"{mean:+.4g}{star}{_ends(low, high)}"]
+
+
+def _ends(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f" ({low:.4g} to {high:.4g})"
