@@ -165,7 +165,7 @@ def _show(trainer: Trainer, evaluation: Evaluation, record: dict[str, Any]) -> N
     for table in evaluation.tables(found):
         table.print(console)
     for name, picture in evaluation.figures(found).items():
-        save(picture, run / "figures", name)
+        save(picture, run / "figures", name.replace("/", "-"))
         for logger in trainer.loggers:
             log_picture(logger, name, picture, trainer.global_step)
     markdown = write_tables(run)

@@ -11,14 +11,14 @@ from importlib import resources
 from inspect import signature
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import yaml
 from docstring_parser import parse as parse_docstring
 from jsonargparse import set_parsing_settings
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -41,17 +41,24 @@ from lit_pi.callbacks import (
     RopeGuard,
     Throughput,
 )
+from lit_pi.callbacks.loggers import log_settings
 from lit_pi.data.prepare import prepare
 from lit_pi.data.train_tokenizer import train_tokenizer
 from lit_pi.datamodules import LongContextData
 from lit_pi.errors import DISK_FULL, UserError, check_at_least
 from lit_pi.export import export
 from lit_pi.models.sources.checkpoint import checkpoints_of, newest_checkpoint, read_content
-from lit_pi.module import ADAMW, WARMUP, LitLlama
+from lit_pi.module import LitLlama
+from lit_pi.optimization import ADAMW, WARMUP
 from lit_pi.parallel.checkpoint_io import AtomicCheckpointIO
 from lit_pi.planning import PlanningTrainer
 from lit_pi.report import report
 
+DEFAULT_CALLBACKS: dict[str, type[Callback]] = {
+    callback.__name__: callback for callback in (IsolationProbe, Measurements, Predictions, Throughput)
+}
+"""Callbacks of every run that does not bring its own of their class, or leave them out with `--without`."""
+Default = Literal["IsolationProbe", "Measurements", "Predictions", "Throughput", "Checkpoint", "RopeGuard"]
 LAST = "last"
 """What `--ckpt_path` takes for the newest complete checkpoint of the run directory."""
 
@@ -135,14 +142,19 @@ def one_sentence(message: str) -> str:
 
 
 class RunConfig(SaveConfigCallback):
-    """Keeps the resolved configuration of each subcommand in the run directory and in TensorBoard."""
+    """Keeps the resolved configuration of each subcommand in the run directory and in every logger."""
 
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Show the configuration in TensorBoard's text tab."""
-        text = self.parser.dump(self.config, skip_none=False).replace("\n", "\n    ")
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the configuration, once a run, wherever loggers write."""
+        if self.already_saved or not trainer.is_global_zero:
+            return
+        self.already_saved = True
+        run = Path(trainer.default_root_dir)
+        run.mkdir(parents=True, exist_ok=True)
+        self.parser.save(self.config, run / self.config_filename, skip_none=False, overwrite=True)
+        text = self.parser.dump(self.config, skip_none=False)
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_text(f"config/{stage}", "\n".join(f"    {line}" for line in text.splitlines()))
+            log_settings(logger, f"config/{stage}", text)
 
 
 class LitPiCLI(LightningCLI):
@@ -156,12 +168,6 @@ class LitPiCLI(LightningCLI):
             save_config_callback=RunConfig,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={
-                "callbacks": [
-                    IsolationProbe(),
-                    Measurements(),
-                    Predictions(),
-                    Throughput(),
-                ],
                 "log_every_n_steps": 10,
                 "enable_model_summary": False,
             },
@@ -209,6 +215,8 @@ class LitPiCLI(LightningCLI):
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand in ("validate", "test"):
+            parser.set_defaults({"verbose": False})  # lit_pi prints tables of its own
         if subcommand == "plan":
             text = {
                 each.arg_name: each.description for each in parse_docstring(PlanningTrainer.plan.__doc__ or "").params
@@ -219,6 +227,12 @@ class LitPiCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add checkpointing, the guard, and the paper's optimizer as defaults that YAML can override."""
+        parser.add_argument(
+            "--without",
+            type=list[Default],
+            default=[],
+            help="Default callbacks to leave out. Those named in trainer.callbacks replace the default of their class.",
+        )
         parser.add_lightning_class_args(Checkpoint, "checkpoint")
         parser.add_lightning_class_args(RopeGuard, "rope_guard")
         parser.set_defaults(
@@ -262,19 +276,40 @@ class LitPiCLI(LightningCLI):
         config.checkpoint.dirpath = config.checkpoint.dirpath or str(run / "checkpoints")
         self.save_config_kwargs["config_filename"] = f"{self.subcommand}.yaml"
 
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        """Add the default callbacks that the configuration neither has nor leaves out."""
+        left_out = self._get(self.config_init, "without", default=[])
+        given = config["callbacks"] or []
+        given = given if isinstance(given, list) else [given]
+        checkpoints = not config["barebones"] and config["enable_checkpointing"] is not False
+        added = [callback for callback in callbacks if checkpoints or not isinstance(callback, ModelCheckpoint)]
+        added = [
+            callback
+            for callback in added
+            if type(callback).__name__ not in left_out and not any(isinstance(own, type(callback)) for own in given)
+        ]
+        added += [
+            make()
+            for name, make in DEFAULT_CALLBACKS.items()
+            if name not in left_out and not any(isinstance(callback, make) for callback in given)
+        ]
+        bar = not config["barebones"] and config["enable_progress_bar"] is not False
+        if bar and not any(isinstance(callback, ProgressBar) for callback in given):
+            # Lightning's other bar counts epochs that a run of so many steps does not have.
+            added.append(LossProgressBar())
+        return super()._instantiate_trainer(config | {"callbacks": given}, added)
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A Trainer that logs into the run directory and writes checkpoints that are whole or absent."""
         config = self.config_init[self.subcommand]["trainer"]
         check_at_least("trainer", 1, accumulate_grad_batches=config["accumulate_grad_batches"])
-        if config["logger"] in (None, True):
+        if config["logger"] in (None, True) and not config["barebones"]:
             kwargs["logger"] = TensorBoardLogger(
                 config["default_root_dir"], name="", version="", default_hp_metric=False
             )
-        if config["enable_progress_bar"] is not False and not any(
-            isinstance(callback, ProgressBar) for callback in config["callbacks"] or []
-        ):
-            # Lightning's other bar counts epochs that a run of so many steps does not have.
-            config["callbacks"] = [*(config["callbacks"] or []), LossProgressBar()]
+        if config["barebones"]:
+            config |= dict.fromkeys(("logger", "log_every_n_steps", "enable_model_summary"))
+            kwargs.pop("logger", None)
         plugins = config["plugins"] if isinstance(config["plugins"], list) else [config["plugins"]]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             checkpoint_io = AtomicCheckpointIO(self.config_init[self.subcommand]["checkpoint"].in_background)

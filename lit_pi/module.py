@@ -13,8 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
-from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LinearLR, LRScheduler
+from torch.optim import Optimizer
 
 from lit_pi.batches import IGNORE, Generated, GenerationBatch, ScoringBatch, Span, TrainingBatch
 from lit_pi.errors import UserError
@@ -35,6 +34,7 @@ from lit_pi.models.training.activation_budget import ActivationBudget
 from lit_pi.models.training.activation_checkpointing import ActivationCheckpointing
 from lit_pi.models.training.float8 import Float8, use_float8
 from lit_pi.models.training.lora import LoRA, check_complete
+from lit_pi.optimization import adamw, restart_schedule, scheduler_config, step_plateaus, warmup
 from lit_pi.parallel import FSDP2, mean_over_ranks
 from lit_pi.positions import (
     Contiguous,
@@ -47,22 +47,6 @@ from lit_pi.positions import (
 
 SPEND_MEMORY = ActivationCheckpointing()
 """What is left of a GPU's."""
-
-ADAMW: dict[str, Any] = {"lr": 2e-5, "betas": (0.9, 0.95), "weight_decay": 0.0}
-"""The optimizer of Chen et al. 2023, section 3.1, for 7B and 13B (1e-5 for 33B and 65B)."""
-
-WARMUP: dict[str, Any] = {"start_factor": 0.1, "total_iters": 20}
-"""The learning rate of Chen et al. 2023, section 3.1: 20 steps of linear warm-up from 10% of the maximum."""
-
-
-def adamw(params: Any) -> Optimizer:
-    """AdamW as in the paper."""
-    return AdamW(params, **ADAMW)
-
-
-def warmup(optimizer: Optimizer) -> LRScheduler:
-    """Linear warm-up as in the paper, constant afterwards."""
-    return LinearLR(optimizer, **WARMUP)
 
 
 class LitLlama(LightningModule):
@@ -111,6 +95,7 @@ class LitLlama(LightningModule):
         self.checkpoint_position: dict[str, Any] | None = None
         self._checked: dict[tuple[int, ...], bool] = {}
         self._budget: ActivationBudget | None = None
+        self._lr: float | None = None
 
     def configure_model(self) -> None:
         """Build, adapt and shard the model, once."""
@@ -184,6 +169,8 @@ class LitLlama(LightningModule):
     def on_train_start(self) -> None:
         """Say what computes attention, and prepare to measure the first steps."""
         assert self.model is not None
+        if self._lr is not None:
+            restart_schedule(self.trainer, self._lr, self.make_scheduler)
         if self.attention is not None:
             check_kernel(self.attention, self.attention_kernel())
         choice = self.activation_checkpointing
@@ -206,7 +193,8 @@ class LitLlama(LightningModule):
         positions = self.train_positions(batch.position_ids, batch.input_ids, self.global_step)
         token_nll = self.learn(batch._replace(position_ids=positions))
         loss = token_nll.sum() / mean_over_ranks((batch.targets != IGNORE).sum()).clamp(min=1)
-        self.log("train/loss", loss, batch_size=len(batch.input_ids))
+        if not self.trainer.barebones:
+            self.log("train/loss", loss, batch_size=len(batch.input_ids))
         return loss
 
     def learn(self, batch: TrainingBatch, root: nn.Module | None = None) -> Float[Tensor, "batch seq"]:
@@ -296,8 +284,21 @@ class LitLlama(LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Optimizer over the parameters that train, and its scheduler, stepped with it."""
         optimizer = self.make_optimizer(p for p in self.parameters() if p.requires_grad)
-        scheduler = self.make_scheduler(optimizer)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return {"optimizer": optimizer, "lr_scheduler": scheduler_config(self.make_scheduler(optimizer))}
+
+    def on_validation_end(self) -> None:
+        """Step schedulers that wait for what was measured."""
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            step_plateaus(self.trainer)
+
+    @property
+    def lr(self) -> float | None:
+        """The learning rate that `LearningRateFinder` has chosen, if it was asked to."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self._lr = value
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Step, and free the gradients: Lightning would hold them through the next forward pass."""

@@ -174,7 +174,7 @@ class Evaluation(ABC):
 
     @classmethod
     def figures(cls, found: Found) -> dict[str, Picture]:
-        """Return pictures of what one run or several found, by what follows the evaluation's name; none by default.
+        """Return pictures of what one run or several found, each named `NAME/WHAT`; none by default.
 
         Args:
             found: by evaluation, the record of each run that has it.

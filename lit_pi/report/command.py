@@ -30,7 +30,11 @@ def report(directories: Sequence[Path], output: Path = Path("runs/report")) -> N
     tables = [
         table for owner, records in found.items() for table in (*owner.tables(records), *owner.differences(records))
     ]
-    figures = {name: figure for owner, records in found.items() for name, figure in owner.figures(records).items()}
+    figures = {
+        name.replace("/", "-"): figure
+        for owner, records in found.items()
+        for name, figure in owner.figures(records).items()
+    }
     console = Console()
     for table in tables:
         table.print(console)

@@ -13,6 +13,8 @@ def choice_tables(found: Found) -> list[Table]:
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for run in _runs(found):
         for name, record in [(name, own[run]) for name, own in found.items() if run in own]:
+            if not record["accuracies"]:
+                rows[label(run, record), "no question was scored whole"] = {}
             for entry in record["accuracies"]:
                 usual = "†" if entry["normalisation"] == record["protocol"]["normalisation"] else ""
                 cells = rows.setdefault((label(run, record), LABELS[entry["normalisation"]]), {})

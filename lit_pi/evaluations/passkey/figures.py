@@ -27,7 +27,7 @@ def passkey_figures(found: Found) -> dict[str, Picture]:
             figure = passkey_maps(cells, original, f"{name}: passkeys found")
         else:
             figure = passkey_lines(cells, original, f"{name}: passkeys found", mode != "random")
-        figures[f"{name}-passkey"] = figure
+        figures[f"{name}/passkey"] = figure
     return figures
 
 

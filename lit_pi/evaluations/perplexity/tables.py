@@ -42,15 +42,15 @@ def perplexity_figures(found: Found) -> dict[str, Picture]:
             label(run, record): [CurvePoint(**point) for point in record["curve"]] for run, record in records.items()
         }
         original = min(record["protocol"]["rope"]["original_context"] for record in records.values())
-        figures[f"{name}-perplexity"] = perplexity_figure(curves, original)
+        figures[f"{name}/perplexity"] = perplexity_figure(curves, original)
         for run, record in records.items():
             positions = {
                 entry["context_length"]: [Bucket(**bucket) for bucket in entry["buckets"]]
                 for entry in record["positions"]
             }
             title = f"{name}, {label(run, record)}"
-            which = "" if len(records) == 1 else f"-{run.name.replace('/', '-')}"
-            figures[f"{name}-loss_by_position{which}"] = position_figure(positions, title)
+            which = "" if len(records) == 1 else f"-{run.name}"
+            figures[f"{name}/loss_by_position{which}"] = position_figure(positions, title)
     return figures
 
 
@@ -93,7 +93,8 @@ def _curve(name: str, records: Records) -> Table:
     notes = [protocol_note(record["protocol"])]
     if (reason := record["bits_per_byte_left_out"]) is not None:
         notes.append(f"bits per byte are left out: {reason}")
-    return Table(f"{name}: perplexity by context length, {label(run, record)}", header, rows, [*notes, *_few_documents(records)], 0)
+    title = f"{name}: perplexity by context length, {label(run, record)}"
+    return Table(title, header, rows, [*notes, *_few_documents(records)], numbers=0)
 
 
 def _few_documents(records: Records) -> list[str]:
@@ -124,20 +125,23 @@ def _curves(name: str, records: Records) -> Table:
 
 def _definitions(name: str, records: Records) -> Table:
     lengths, rows = _lengths(records), []
+    several = len(records) > 1
     for run, record in records.items():
+        who = [label(run, record)] if several else []
         for key, points in record["definitions"].items():
             digits = 2 if DEFINITIONS[key].exponential else 4
             cells = {point["context_length"]: f"{point['value']:.{digits}f}" for point in points}
-            rows.append(_row([label(run, record), DEFINITIONS[key].label], cells, lengths))
+            rows.append(_row([*who, DEFINITIONS[key].label], cells, lengths))
         gains = {
             gain["context_length"]: f"{gain['gain']:.4f}{interval(gain['low'], gain['high'], 4)}"
             for gain in record["context_gain"]
         }
         if gains:
-            rows.append(_row([label(run, record), "context gain (nats)"], gains, lengths))
+            rows.append(_row([*who, "context gain (nats)"], gains, lengths))
     title = f"{name}: every definition of perplexity"
     gain = "context gain: by how much the loss on common tokens is lower than at the shortest context length"
-    return Table(title, ["run", "definition", *(f"{length:,}" for length in lengths)], rows, [gain], numbers=2)
+    header = [*(["run"] * several), "definition", *(f"{length:,}" for length in lengths)]
+    return Table(title, header, rows, [gain], numbers=1 + several)
 
 
 def _differences(name: str, runs: Sequence[Run]) -> list[Table]:

@@ -49,7 +49,12 @@ def test_a_sound_cache_is_consistent(
     assert found["protocol"]["document_ids"] == [entry["id"] for entry in found["documents"]]
     assert found["protocol"]["position"]["class"] == "DynamicNTK" and found["protocol"]["steps"] == STEPS
     said = " ".join(capsys.readouterr().out.split())
-    assert "decoding with a cache against a full pass" in said and "DynamicNTK" in said and "consistent" in said and "NOT" not in said
+    assert (
+        "decoding with a cache against a full pass" in said
+        and "DynamicNTK" in said
+        and "consistent" in said
+        and "NOT" not in said
+    )
 
 
 def test_a_cache_with_wrong_angles_is_not(

@@ -78,9 +78,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     module.answered = {(length, cell): n for length, own in ANSWERED.items() for cell, n in enumerate(own)}
     with pytest.MonkeyPatch.context() as patch:
         lines: list[str] = []
-        patch.setattr(
-            "lit_pi.callbacks.passkey_retrieval.Console.print", lambda self, table: lines.append(_text(table))
-        )
+        patch.setattr("lit_pi.callbacks.measurements.Console.print", lambda self, table: lines.append(_text(table)))
         trainer(run, logger=TensorBoardLogger(run, name="", version="")).test(
             module, data(list(ANSWERED), "paper", distances=4, trials=10, batch_size=3), verbose=False
         )
@@ -128,9 +126,9 @@ def test_record_scalars_table_and_figures(told: tuple[Path, dict[str, Any], str]
         assert events.Scalars(f"keys/passkey/k_max_20/{length}")[0].value == K_MAX[length][0]
     assert events.Tags()["images"] == ["keys/passkey"]
     assert table.splitlines() == [
-        "512 | 40 | 95.0% | 83.5% to 98.6% | 512 | 512 | 512",
-        "768 | 40 | 40.0% | 26.3% to 55.4% | 576 | 384 | 192",
-        "1,024 | 40 | 77.5% | 62.5% to 87.7% | 256 | 256 | 256",
+        f"{run.name}: Interpolate (scale 4) | 512 | 40 | 95.0 (83.5 to 98.6) | 512 | 512 | 512",
+        f"{run.name}: Interpolate (scale 4) | 768 | 40 | 40.0 (26.3 to 55.4) | 576 | 384 | 192",
+        f"{run.name}: Interpolate (scale 4) | 1,024 | 40 | 77.5 (62.5 to 87.7) | 256 | 256 | 256",
     ]
     drawing = (run / "figures" / "keys-passkey.svg").read_text()
     assert (run / "figures" / "keys-passkey.png").stat().st_size
