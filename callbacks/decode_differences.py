@@ -3,11 +3,11 @@
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lit_pi.callbacks.evaluation_callback import EvaluationCallback, log_scalars
 from rich.console import Console
 from rich.table import Table
 
 from lit_pi.batches import GenerationBatch
+from lit_pi.callbacks.evaluation_callback import EvaluationCallback, log_scalars
 from lit_pi.evaluations import DecodeConsistency
 from lit_pi.evaluations.decoding.differences import KIND, DecodeDifference, DecodeDifferenceSums, overall, tolerance_of
 from lit_pi.module import LitLlama

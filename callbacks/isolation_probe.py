@@ -7,10 +7,10 @@ from jaxtyping import Bool, Float, Int
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
-from lit_pi.callbacks.probing import without_trace
 from torch import Tensor
 
 from lit_pi.batches import TrainingBatch
+from lit_pi.callbacks.probing import without_trace
 from lit_pi.datamodules import LongContextData
 from lit_pi.errors import UserError
 from lit_pi.models.training.float8 import in_high_precision

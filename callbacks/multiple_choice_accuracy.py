@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lit_pi.callbacks.evaluation_callback import EvaluationCallback, log_scalars, table_path
 from rich.console import Console
 from rich.table import Table
 
 from lit_pi.batches import ScoringBatch
+from lit_pi.callbacks.evaluation_callback import EvaluationCallback, log_scalars, table_path
 from lit_pi.evaluations import MultipleChoice
 from lit_pi.evaluations.choices.paired import KIND
 from lit_pi.evaluations.choices.question_table import write_questions

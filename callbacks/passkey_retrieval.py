@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from lit_pi.callbacks.evaluation_callback import EvaluationCallback, show, table_path
 from rich.console import Console
 from rich.table import Table
 
 from lit_pi.batches import IGNORE, GenerationBatch, ScoringBatch
+from lit_pi.callbacks.evaluation_callback import EvaluationCallback, show, table_path
 from lit_pi.evaluations import Passkey
 from lit_pi.evaluations.passkey.figure import passkey_figure
 from lit_pi.evaluations.passkey.paired import KIND

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lit_pi.callbacks.evaluation_callback import EvaluationCallback, log_scalars, show, table_path
 from rich.console import Console
 from rich.table import Table
 
 from lit_pi.batches import ScoringBatch
+from lit_pi.callbacks.evaluation_callback import EvaluationCallback, log_scalars, show, table_path
 from lit_pi.evaluations import Perplexity
 from lit_pi.evaluations.perplexity.definitions import DEFINITIONS
 from lit_pi.evaluations.perplexity.figures import perplexity_figure

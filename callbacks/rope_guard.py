@@ -8,9 +8,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
-from lit_pi.callbacks.probing import without_trace
 from torch import Tensor
 
+from lit_pi.callbacks.probing import without_trace
 from lit_pi.errors import UserError
 from lit_pi.models.fingerprint import Phases, phases_of, probed_positions, rotates_as
 from lit_pi.models.layers.queries_and_keys import rotated_keys

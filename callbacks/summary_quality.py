@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lit_pi.callbacks.evaluation_callback import EvaluationCallback, log_scalars, table_path
 from rich.console import Console
 from rich.table import Table
 
 from lit_pi.batches import GenerationBatch
+from lit_pi.callbacks.evaluation_callback import EvaluationCallback, log_scalars, table_path
 from lit_pi.evaluations import Summarization
 from lit_pi.evaluations.statistics.document_intervals import FEW_DOCUMENTS
 from lit_pi.evaluations.summaries.scores import KIND, LABELS, MeasureMean, SummaryScores, means
