@@ -178,7 +178,9 @@ def apart_seconds(arguments: argparse.Namespace, model: LanguageModel, inputs: I
 
 def pilot_windows(plan: WindowPlan, tokens: list[int], seed: int) -> dict[Shape, list[Window]]:
     """The windows that a pilot draws, by shape."""
-    sample = WindowSample(np.array([plan.count(plan.context_lengths[0], count) for count in tokens]), PILOT_WINDOWS, seed)
+    sample = WindowSample(
+        np.array([plan.count(plan.context_lengths[0], count) for count in tokens]), PILOT_WINDOWS, seed
+    )
     found = {}
     for shape, windows in plan.group(tokens).items():
         document, begin = np.array(windows).T

@@ -42,8 +42,8 @@ def evaluations(folder: Path, texts: Path, stride: int) -> dict[str, Any]:
         "keys": ("Passkey", {"context_lengths": [350, 400], "mode": "grid", "depths": 2, "trials": 2}),
         "far_keys": ("Passkey", {"context_lengths": [350], "mode": "paper", "distances": 2, "trials": 2}),
         "summaries": ("Summarization", {
-            "corpus": {"class_path": "GovReportCorpus", "init_args": reports}, "context_length": 300, "max_new_tokens": 4,
-            "seeds": [0],
+            "corpus": {"class_path": "GovReportCorpus", "init_args": reports}, "context_length": 300,
+            "max_new_tokens": 4, "seeds": [0],
         }),
         "decode": ("DecodeConsistency", {"corpus": corpus, "context_length": 90, "steps": 4, "max_documents": 2}),
         **{
