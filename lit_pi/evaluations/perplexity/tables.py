@@ -11,12 +11,10 @@ from lit_pi.evaluations.perplexity.loss_by_position import position_figure
 from lit_pi.evaluations.perplexity.measures import CurvePoint
 from lit_pi.evaluations.perplexity.paired import KIND, PairedPerplexity, paired_perplexities
 from lit_pi.evaluations.perplexity.window_sums import Bucket
+from lit_pi.evaluations.perplexity.windows import BOS
 from lit_pi.evaluations.statistics.document_intervals import FEW_DOCUMENTS
 from lit_pi.evaluations.tables import Table, interval
 from lit_pi.report.runs import EXCLUDES_ZERO, Records, Run, by_evaluation, differences, label
-
-BOS = {"every": "<bos> before every window", "first": "<bos> before first windows", "none": "no <bos>"}
-"""The rules, as a person reads them."""
 
 
 def perplexity_tables(runs: Sequence[Run]) -> list[Table]:
