@@ -15,6 +15,7 @@ from lit_pi.data.corpora.corpus import Corpus, Split
 from lit_pi.data.store import TokenStore
 from lit_pi.data.token_bytes import TokenBytes
 from lit_pi.errors import UserError, check_at_least
+from lit_pi.evaluations.drawing import at_most
 from lit_pi.evaluations.evaluation import Evaluation, ScoringBatches
 from lit_pi.evaluations.perplexity.definitions import Floats
 from lit_pi.evaluations.perplexity.pilot import PILOT_WINDOWS
@@ -30,7 +31,7 @@ class KnownBytes(NamedTuple):
 
 
 class Perplexity(Evaluation):
-    """Sliding-window perplexity, every token scored once per context length (see `lit_pi.evaluations.perplexity.windows`).
+    """Sliding-window perplexity; every token is scored once at each context length.
 
     Args:
         corpus: where the documents come from.
@@ -138,9 +139,7 @@ class Perplexity(Evaluation):
                 f"no document of {self.corpus.name}, {self.split}, has the {self.min_tokens} tokens of min_tokens: "
                 f"the longest has {self.store.lengths.max()}"
             )
-        if self.max_documents is not None:
-            documents = np.random.default_rng(self.seed).permutation(documents)[: self.max_documents]
-        self.documents = np.sort(documents)
+        self.documents = at_most(documents, self.max_documents, self.seed)
         self.lengths = lengths[self.documents]
         if self.num_windows is not None:
             self.draw(self.num_windows)
