@@ -5,10 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 from tokenizers import Encoding
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
@@ -18,6 +15,7 @@ from lit_pi.batches import IGNORE, Decoding, GenerationBatch
 from lit_pi.data.ranks import share_out
 from lit_pi.data.tokenizer import plain_backend
 from lit_pi.errors import UserError
+from lit_pi.progress import progress
 
 AT_ONCE = 64
 """Texts encoded together."""
@@ -133,9 +131,7 @@ class PromptEncoder:
         return (np.array([*self._bos, *encoding.ids], np.int64) for encoding in self._encodings(texts, title))
 
     def _encodings(self, texts: Sequence[str], title: str) -> Iterator[Encoding]:
-        quiet = rank_zero_only.rank != 0  # type: ignore[attr-defined]
-        starts = range(0, len(texts), AT_ONCE)
-        for start in track(starts, title, console=Console(stderr=True), transient=True, disable=quiet):
+        for start in progress(title, range(0, len(texts), AT_ONCE)):
             yield from self._backend.encode_batch(texts[start : start + AT_ONCE], add_special_tokens=False)
 
 

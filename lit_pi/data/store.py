@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lit_pi.errors import UserError
+from lit_pi.files import beside
 
 FORMAT = 3
 """Version of the files below."""
@@ -251,12 +252,8 @@ class StoreWriter:
         self._checksums[name].update(array.data)
 
     def _replace_manifest(self) -> None:
-        beside = self.directory / f"{MANIFEST}.new"
-        with beside.open("w") as file:
-            json.dump(self.manifest, file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(self.directory / MANIFEST)
+        with beside(self.directory / MANIFEST) as partial:
+            partial.write_text(json.dumps(self.manifest, indent=2))
 
 
 def file_sizes(manifest: dict[str, Any]) -> dict[str, int]:
@@ -281,12 +278,3 @@ def damaged_files(store: TokenStore) -> list[Path]:
             if hashlib.file_digest(file, "sha256").hexdigest() != expected:
                 damaged.append(store.directory / name)
     return damaged
-
-
-def sync(directory: Path) -> None:
-    """Make what was created, renamed or removed in a directory survive a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,11 +1,9 @@
 """Lightning's Trainer, which also plans."""
 
-from functools import partial
 from math import ceil
 
 from lightning.pytorch import Trainer
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from lit_pi.datamodules import LongContextData
@@ -16,6 +14,7 @@ from lit_pi.planning.measure import StepMeter
 from lit_pi.planning.plan import TRACES, Plan, memory_of, search, seconds, settle
 from lit_pi.planning.rates import rates
 from lit_pi.planning.tracer import Tracer
+from lit_pi.progress import progress
 
 GIB = 2**30
 
@@ -53,9 +52,8 @@ class PlanningTrainer(Trainer):
             memory = memory._replace(host=_bytes("host_memory_gib", host_memory_gib))
         checkpointing = model.activation_checkpointing
         climbs = checkpointing.climbs(device.type == "cuda")
-        with Progress(disable=not self.is_global_zero, transient=True) as progress:
-            task = progress.add_task("Tracing steps", total=1 + TRACES + climbs * (len(LADDER) + STEPS - 1))
-            tracer = Tracer(self, model, datamodule, partial(progress.advance, task))
+        with progress("Tracing steps", total=1 + TRACES + climbs * (len(LADDER) + STEPS - 1)) as bar:
+            tracer = Tracer(self, model, datamodule, bar.update)
             trace = tracer.step(datamodule.context_length)
             traces = [trace, *search(tracer, trace, memory)]
             if climbs:

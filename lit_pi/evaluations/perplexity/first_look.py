@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from lit_pi.batches import ScoringBatch
@@ -19,11 +18,10 @@ from lit_pi.data.ranks import data_ranks
 from lit_pi.evaluations.perplexity.perplexity import Perplexity, WindowBatches
 from lit_pi.evaluations.perplexity.pilot import choose
 from lit_pi.evaluations.perplexity.token_scores import TokenScores, series_of
+from lit_pi.progress import progress
 
 PROBE_SHARE = 0.03
 """A probe may read this share of the evaluation's tokens."""
-DELAY = 2.0
-"""Seconds before a progress bar appears."""
 
 Score = Callable[[ScoringBatch], Sequence[torch.Tensor]]
 
@@ -65,7 +63,7 @@ def settle_windows(trainer: Trainer, name: str, evaluation: Perplexity, tokenize
     scores.process_group = ranks.group
     own = range(ranks.rank, len(batches), ranks.size)
     with scoring(trainer) as score:
-        for index in tqdm(own, f"Pilot of {name}", delay=DELAY, disable=not trainer.is_global_zero):
+        for index in progress(f"Pilot of {name}", own):
             batch: ScoringBatch = trainer.strategy.batch_to_device(batches[index])
             scores.update(batch.spans, score(batch), batch.targets, batch.scored, batch.documents, batch.begins)
     num_windows, evaluation.control = choose(
