@@ -1,4 +1,4 @@
-"""What `lit-pi predict` generates, as JSON lines."""
+"""Completions of `lit-pi predict`, as JSON lines."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from lit_pi.module import LitLlama
 
 FILE = "predictions.jsonl"
 PART = "predictions.rank-{}.jsonl"
-"""What one rank has written so far, batch by batch."""
+"""File of what one rank has written so far, batch by batch."""
 
 
 class Predictions(Callback):

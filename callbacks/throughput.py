@@ -1,4 +1,4 @@
-"""How fast training runs, and how close to the device's limit."""
+"""The speed of training, and how close it comes to the device's limit."""
 
 import json
 import statistics
@@ -33,7 +33,7 @@ class Step(NamedTuple):
 
     Attributes:
         spans: when it began and ended; several where it was interrupted.
-        tokens: of its batches.
+        tokens: tokens of its batches.
         seen_keys: keys that its queries saw, on the device.
         waited: seconds in which there was no batch.
     """

@@ -32,7 +32,7 @@ def beside(path: Path) -> Iterator[Path]:
 
 
 def partial_of(path: Path) -> Path:
-    """Where the file or folder is written that will be at `path`."""
+    """The path at which the file or folder that will be at `path` is written."""
     return path.with_name(f"{path.name}.partial")
 
 

@@ -1,4 +1,4 @@
-"""How far slow work has come, said in one way."""
+"""Progress bars of slow work, all of one kind."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -16,8 +16,8 @@ def progress(
     """A bar on stderr over the items of a loop, or over steps that `update` counts; quick work shows none.
 
     Args:
-        title: of the bar, for example "Encoding documents".
-        items: what the loop goes through.
+        title: title of the bar, for example "Encoding documents".
+        items: the items that the loop goes through.
         total: how many steps there will be, where there are no items; None if nobody knows.
         shown: whether this process may show the bar; by default rank 0 alone does.
     """

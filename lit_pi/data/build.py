@@ -32,11 +32,11 @@ BATCH_CHARACTERS = 500_000
 CHARACTERS_UNDER_WAY = 3 * BATCH_CHARACTERS * CORES
 """Text that is read ahead."""
 DOCUMENT_CHARACTERS = 100
-"""What a document weighs beside its text."""
+"""Characters that a document counts for beside its text."""
 
 
 def cache_directory() -> Path:
-    """Where lit_pi keeps what it builds: `$LIT_PI_CACHE`, or `~/.cache/lit_pi`."""
+    """The folder for everything that lit_pi builds: `$LIT_PI_CACHE`, or `~/.cache/lit_pi`."""
     return Path(os.environ.get("LIT_PI_CACHE") or "~/.cache/lit_pi").expanduser()
 
 
@@ -51,8 +51,8 @@ def open_store(
 
     Args:
         corpus: the documents.
-        split: which of them.
-        tokenizer: its backend encodes them.
+        split: the split of the corpus.
+        tokenizer: the tokenizer whose backend encodes them.
         show_progress: show a progress bar on stderr when building takes long.
 
     Raises:
@@ -67,7 +67,7 @@ def open_store(
 
 
 def store_directory(corpus: Corpus, split: Split, tokenizer: PreTrainedTokenizerFast) -> Path:
-    """Where the store of a split is, or would be built.
+    """The folder where the store of a split is, or would be built.
 
     Raises:
         UserError: the corpus has no such split.

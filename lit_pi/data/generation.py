@@ -29,8 +29,8 @@ class PromptSample(NamedTuple):
     Attributes:
         tokens: ids of the prompt.
         context_length: tokens that its positions stand for: prompt and new ones.
-        seed: of what is drawn for it.
-        document: which text it is, so that texts draw apart.
+        seed: chooses the tokens that are sampled for it.
+        document: number of its text, so that each text draws on its own.
         target: the right continuation, if there is one.
     """
 
@@ -45,7 +45,7 @@ class GenerationBatches(Dataset[GenerationBatch]):
     """Prompts in batches of about one length, the longest first; every `world_size` consecutive ones are as large.
 
     Args:
-        name: of the evaluation.
+        name: name of the evaluation.
         samples: prompts; batches name them by their place here.
         decoding: how to continue.
         batch_size: prompts of a batch.
@@ -95,7 +95,7 @@ def decoding_of(
     top_p: float,
     stop_at_eos: bool,
 ) -> Decoding:
-    """How to continue, by the options of `owner`.
+    """Check the options of `owner` that say how to continue, and put them together.
 
     Raises:
         UserError: an option is out of its range, or the tokenizer has no token that ends a text.
@@ -114,7 +114,7 @@ class PromptEncoder:
     """Encodes texts whole, special tokens in them as text, whatever earlier calls have set in the tokenizer.
 
     Args:
-        tokenizer: any of the `tokenizers` library.
+        tokenizer: any tokenizer of the `tokenizers` library.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -125,8 +125,8 @@ class PromptEncoder:
         """Token ids of texts, each after `<bos>` where the tokenizer has it.
 
         Args:
-            texts: to encode.
-            title: of the progress bar.
+            texts: texts to encode.
+            title: title of the progress bar.
         """
         return (np.array([*self._bos, *encoding.ids], np.int64) for encoding in self._encodings(texts, title))
 
@@ -139,9 +139,9 @@ def continuation(tokenizer: PreTrainedTokenizerFast, prompt: Sequence[int], new:
     """The text of tokens that follow a prompt, with the space that some tokenizers drop at a text's start.
 
     Args:
-        tokenizer: wrote the prompt.
-        prompt: its tokens.
-        new: what follows; special tokens are left out.
+        tokenizer: the tokenizer that encoded the prompt.
+        prompt: the prompt's tokens.
+        new: the tokens that follow; special ones are left out.
     """
     before = list(prompt[-BEFORE:])
     decode = tokenizer.backend_tokenizer.decode

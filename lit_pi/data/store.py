@@ -46,7 +46,7 @@ class TokenStore:
     It holds no special tokens, no document without tokens, and every token of the others.
 
     Args:
-        directory: what `open_store` has built.
+        directory: the folder that `open_store` has built.
 
     Attributes:
         manifest: format, corpus, tokenizer, vocabulary size, dtype, the counts of documents, tokens and bytes, in all
@@ -103,7 +103,7 @@ class TokenStore:
         return self.tokens[slice(*self._extent(self.offsets, index))]
 
     def document_id(self, index: int) -> str:
-        """What a person recognises a document by: a relative path, or `file:line`.
+        """The name by which a person recognises a document: a relative path, or `file:line`.
 
         Raises:
             IndexError: there is no such document.
@@ -133,7 +133,7 @@ class Batch(NamedTuple):
     """Consecutive documents of a corpus, ready to be written.
 
     Attributes:
-        ids: what a person recognises each document by.
+        ids: the name by which a person recognises each document.
         tokens: token ids of all documents, one after another.
         lengths: tokens of each document.
         document_bytes: UTF-8 bytes of each document.
@@ -158,7 +158,7 @@ class StoreWriter:
     hold beyond it is cut off when the next writer starts. A context manager.
 
     Args:
-        directory: where the files are, or will be.
+        directory: the folder where the files are, or will be.
         description: the manifest's constant part; `dtype` is that of the tokens.
 
     Attributes:

@@ -43,16 +43,16 @@ def export(
         checkpoint: the run directory of a `fit`, one of its checkpoints, a directory in Hugging Face format, or an id
             on the hub.
         output: directory to write, which must not exist yet.
-        position: how token positions become rotary angles; what the checkpoint was trained with, or what the
-            directory's config says, by default.
-        original_context: tokens of context of pre-training, where the model's config does not say.
+        position: the strategy that turns token positions into rotary angles; by default the one that the checkpoint
+            was trained with, or that the directory's config says.
+        original_context: tokens of context in pre-training, needed where the model's config does not say.
         target_context: tokens of context the model is for (`max_position_embeddings`); by default what the strategy
             is made for, or what the run trained at where it does not say.
         tokenizer: `bytes`, a directory in Hugging Face format, or an id on the hub; the run's or the directory's own
             by default.
-        dtype: of the weights; the one they have by default.
-        max_shard_size: of a file of weights, for example `5GB`.
-        check: write nothing, and check a directory that was exported before.
+        dtype: dtype of the exported weights; by default the one they have.
+        max_shard_size: largest size of a file of weights, for example `5GB`.
+        check: a directory that was exported before, to be checked; nothing is written.
 
     Raises:
         UserError: transformers cannot express the strategy, or computes something else.

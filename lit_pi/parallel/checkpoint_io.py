@@ -42,9 +42,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Save a checkpoint at `path`, a folder; all ranks call this.
 
         Args:
-            shards: of weights and optimizer states, each rank's own.
-            rest: what all ranks have.
-            path: of the folder, which nobody sees before it is whole.
+            shards: each rank's own weights and optimizer states.
+            rest: the part of the checkpoint that is the same on all ranks.
+            path: the folder, which nobody sees before it is whole.
         """
         self._wait()
         partial = partial_of(path)
@@ -84,7 +84,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             work(*arguments)
 
     def _kept(self, content: dict[str, Any]) -> dict[str, Any]:
-        """What training does not change any more."""
+        """A copy that training does not change any more, where it goes on meanwhile."""
         if not self.in_background:
             return content
         return apply_to_collection(content, Tensor, lambda tensor: tensor.detach().to("cpu", copy=True))

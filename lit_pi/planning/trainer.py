@@ -20,7 +20,7 @@ GIB = 2**30
 
 
 class PlanningTrainer(Trainer):
-    """Lightning's Trainer with `plan` beside `fit`."""
+    """Lightning's Trainer, which can also plan a run."""
 
     def plan(
         self,
@@ -33,13 +33,13 @@ class PlanningTrainer(Trainer):
         """Predict the memory and time of a training step, and the longest context that fits.
 
         Args:
-            model: what `fit` would train.
-            datamodule: with which batches.
+            model: the model that `fit` would train.
+            datamodule: the data, whose batches the step gets.
             verify: run two steps, or those in which layers climb under `auto` and one more, and show what was
                 measured beside what was predicted.
-            memory_gib: GiB of a device; what it has by default.
-            host_memory_gib: GiB of the CPU's memory for what each GPU moves there; its share of what is free by
-                default.
+            memory_gib: GiB of memory that a device has; by default what the device at hand has.
+            host_memory_gib: GiB of the CPU's memory for what each GPU moves there; by default its share of what is
+                free.
 
         Raises:
             UserError: `memory_gib` or `host_memory_gib` is not positive.
