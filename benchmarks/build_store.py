@@ -33,7 +33,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as cache:
             os.environ["LIT_PI_CACHE"] = cache
             start = time.perf_counter()
-            store = open_store(corpus, "train", tokenizer, progress=False)
+            store = open_store(corpus, "train", tokenizer, show_progress=False)
             built = time.perf_counter() - start
         ratios.append(built / alone)
         print(f"run {run}: encode_batch_fast {alone:.2f} s, store {built:.2f} s, ratio {ratios[-1]:.3f}", flush=True)

@@ -48,7 +48,7 @@ def write_text(path: Path, megabytes: float) -> None:
 def with_store(path: Path, tokenizer: PreTrainedTokenizerFast, cache: Path) -> TokenStore:
     """A store that is built."""
     os.environ["LIT_PI_CACHE"] = str(cache)
-    return open_store(TextFiles(train=str(path)), "train", tokenizer, progress=False)
+    return open_store(TextFiles(train=str(path)), "train", tokenizer, show_progress=False)
 
 
 def with_datasets(path: Path, tokenizer: PreTrainedTokenizerFast, cache: Path) -> datasets.Dataset:

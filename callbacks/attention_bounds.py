@@ -1,4 +1,4 @@
-"""How far attention scores stray from what pre-training has seen, in the loaded model."""
+"""Bounds on how far attention scores stray from what pre-training has seen, in the loaded model."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,7 +20,7 @@ from lit_pi.module import LitLlama
 
 
 class LayerBounds(NamedTuple):
-    """What one layer's sampled queries and keys show; scores as they enter the softmax.
+    """Errors and scores of one layer's sampled queries and keys; scores as they enter the softmax.
 
     Attributes:
         interpolation_error: largest |a(s) - a_lin(s)| at half-integer distances within the original context.
@@ -45,9 +45,9 @@ class AttentionBounds(Callback):
     They go to a table, to TensorBoard (`attention_bounds/...`, the layer as step) and to `results.json`.
 
     Args:
-        rows: queries that are sampled in each layer; their scores with all keys are computed, never all queries'.
-        pairs: keys for each of them whose interpolation error is measured.
-        seed: of the samples.
+        rows: how many queries are sampled in each layer; their scores with all keys are computed, never all queries'.
+        pairs: for how many keys of each query the interpolation error is measured.
+        seed: chooses the samples.
     """
 
     def __init__(self, rows: int = 16, pairs: int = 8, seed: int = 0) -> None:
@@ -94,7 +94,7 @@ class AttentionBounds(Callback):
         self._watching.close()
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Publish."""
+        """Publish the bounds."""
         if not (self._layers and trainer.is_global_zero):
             return
         assert isinstance(pl_module, LitLlama)

@@ -1,4 +1,4 @@
-"""When training state is saved."""
+"""Checkpoints: when training state is saved, and which are kept."""
 
 from typing import Any, Literal
 
@@ -10,8 +10,8 @@ class Checkpoint(ModelCheckpoint):
     """Lightning's `ModelCheckpoint`, which also saves the last step when no saving was due there.
 
     Args:
-        in_background: write while training goes on, from a copy in the CPU's memory; the next checkpoint waits for it.
-        options: of `ModelCheckpoint`.
+        in_background: write checkpoints while training goes on, from a copy in the CPU's memory; the next one waits.
+        options: further options of Lightning's `ModelCheckpoint`.
     """
 
     def __init__(self, in_background: bool = False, **options: Any) -> None:
@@ -29,8 +29,8 @@ class BestCheckpoint(ModelCheckpoint):
 
     Args:
         monitor: a scalar of an evaluation, named as in TensorBoard: `pg19/perplexity/8192`.
-        mode: whether less or more of it is better.
-        keep: how many of the best.
+        mode: whether a smaller (`min`) or larger (`max`) value is better.
+        keep: how many of the best checkpoints to keep.
     """
 
     def __init__(self, monitor: str, mode: Literal["min", "max"] = "min", keep: int = 1) -> None:

@@ -7,10 +7,10 @@ from jaxtyping import Bool, Float, Int
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
-from lit_pi.callbacks.probing import without_trace
 from torch import Tensor
 
 from lit_pi.batches import TrainingBatch
+from lit_pi.callbacks.probing import without_trace
 from lit_pi.datamodules import LongContextData
 from lit_pi.errors import UserError
 from lit_pi.models.training.float8 import in_high_precision
@@ -20,14 +20,14 @@ PARTS = (3, 5, 2, 3)
 """Relative lengths of a row's documents, the next row's turned by one. Of 13 parts, no edge is one of a kernel's."""
 
 NOISE = 4
-"""How often the difference of two equal runs a score may differ before it has moved."""
+"""A score has moved when it differs by more than so many times the difference of two equal runs."""
 
 ISOLATED = {
     "packed": "documents of a sequence do not see each other, nor do sequences of a batch",
     "single": "sequences of a batch, each one document, do not see each other",
     "concatenated": "sequences of a batch do not see each other; the documents of one do, as `data.packing` says",
 }
-"""What has been shown, by packing."""
+"""The sentence on what has been shown, by packing."""
 
 
 class IsolationProbe(Callback):
@@ -42,14 +42,14 @@ class IsolationProbe(Callback):
     positions. Without packed documents (see `data.packing`) it probes what still holds: rows and causality.
 
     Args:
-        seed: of the probe's tokens.
+        seed: chooses the probe's random tokens.
     """
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Probe.
+        """Probe the model, and refuse to train where it does not isolate documents.
 
         Raises:
             UserError: a score moved that must not, or one did not that must.
@@ -77,9 +77,9 @@ def probe(rows: int, seq: int, vocab_size: int, packed: bool, seed: int) -> tupl
     Args:
         rows: sequences of the batch.
         seq: positions of a sequence, at least 8.
-        vocab_size: of the model.
-        packed: several documents a row, else one.
-        seed: of the tokens.
+        vocab_size: size of the model's vocabulary.
+        packed: put several documents into a row, else one.
+        seed: chooses the tokens.
     """
     tokens = torch.randint(vocab_size, (rows, seq + 1), generator=torch.Generator().manual_seed(seed))
     ids, places = torch.zeros(rows, seq, dtype=torch.long), torch.arange(seq).repeat(rows, 1)
@@ -94,7 +94,7 @@ def probe(rows: int, seq: int, vocab_size: int, packed: bool, seed: int) -> tupl
 
 
 def _run(module: LitLlama, batch: TrainingBatch, place: int, vocab_size: int) -> tuple[str | None, float]:
-    """What is wrong, if anything, and by how much equal runs differ (nats)."""
+    """Probe, and tell what is wrong, if anything, and by how much equal runs differ (nats)."""
     trainer = module.trainer
     batch = trainer.strategy.batch_to_device(batch, module.device)
     batch = batch._replace(
@@ -139,7 +139,7 @@ def _leak(
 
 
 def _asleep(moved: Bool[Tensor, "batch seq"], own: Bool[Tensor, "batch seq"], place: int) -> str | None:
-    """What is wrong inside the document whose token changed."""
+    """Tell what is wrong inside the document whose token changed, if anything."""
     moved, own = moved[0], own[0]
     if moved[:place].any():
         return f"token {int(moved.nonzero()[0])} of a sequence saw the later token {place}: attention is not causal"

@@ -7,20 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lit_pi.callbacks.freshness import Freshness
-from lit_pi.callbacks.loggers import log_picture, log_text
 from rich.console import Console
 from torchmetrics import Metric
 
 from lit_pi.batches import GenerationBatch, ScoringBatch
+from lit_pi.callbacks.freshness import Freshness
+from lit_pi.callbacks.loggers import log_picture, log_text
 from lit_pi.data.ranks import data_ranks
 from lit_pi.datamodules import LongContextData
 from lit_pi.errors import UserError
 from lit_pi.evaluations import Evaluation
 from lit_pi.evaluations.evaluation import Results, import_path
 from lit_pi.evaluations.figures import save
-from lit_pi.evaluations.parquet import beside, write_columns
+from lit_pi.evaluations.parquet import write_columns
 from lit_pi.evaluations.records import Run, add_record
+from lit_pi.files import beside
 from lit_pi.module import LitLlama
 from lit_pi.report import write_tables
 

@@ -1,4 +1,4 @@
-"""What `lit-pi predict` generates, as JSON lines."""
+"""Completions of `lit-pi predict`, as JSON lines."""
 
 import json
 import os
@@ -14,11 +14,12 @@ from lit_pi.data.prompts import Prompts
 from lit_pi.data.ranks import data_ranks
 from lit_pi.datamodules import LongContextData
 from lit_pi.errors import UserError
+from lit_pi.files import beside
 from lit_pi.module import LitLlama
 
 FILE = "predictions.jsonl"
 PART = "predictions.rank-{}.jsonl"
-"""What one rank has written so far, batch by batch."""
+"""File of what one rank has written so far, batch by batch."""
 
 
 class Predictions(Callback):
@@ -80,7 +81,8 @@ class Predictions(Callback):
             }
             lines.append(json.dumps(line, ensure_ascii=False) + "\n")
         self._part.write("".join(lines))
-        _sync(self._part)
+        self._part.flush()
+        os.fsync(self._part.fileno())
         self._written += len(lines)
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -113,18 +115,10 @@ def _merge(run: Path, expected: int) -> None:
             "name a shared directory in trainer.default_root_dir"
         )
     lines.sort(key=lambda line: json.loads(line)["index"])
-    beside = run / f"{FILE}.new"
-    with beside.open("w", encoding="utf-8") as file:
-        file.writelines(f"{line}\n" for line in lines)
-        _sync(file)
-    beside.replace(run / FILE)
+    with beside(run / FILE) as partial:
+        partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     for part in parts:
         part.unlink()
-
-
-def _sync(file: TextIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _prompts(trainer: Trainer) -> Prompts:

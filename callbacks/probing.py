@@ -1,4 +1,4 @@
-"""How callbacks try out the live model without leaving a trace in it."""
+"""Trying out the live model in callbacks without leaving a trace in it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

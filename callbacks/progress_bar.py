@@ -12,7 +12,7 @@ class LossProgressBar(TQDMProgressBar):
     _loss: float | None = None
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """What stands behind the bar."""
+        """The figures that stand behind the bar."""
         loss = trainer.callback_metrics.get("train/loss")
         due = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
         if loss is not None and (due or not loss.is_cuda):

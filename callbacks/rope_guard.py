@@ -8,9 +8,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
-from lit_pi.callbacks.probing import without_trace
 from torch import Tensor
 
+from lit_pi.callbacks.probing import without_trace
 from lit_pi.errors import UserError
 from lit_pi.models.fingerprint import Phases, phases_of, probed_positions, rotates_as
 from lit_pi.models.layers.queries_and_keys import rotated_keys
@@ -19,10 +19,10 @@ from lit_pi.models.sources.provenance import KEY
 from lit_pi.module import LitLlama
 
 PHASE_TOLERANCE = 1e-4
-"""Of cosine and sine in float32, which differ between devices; bfloat16 anywhere on their way costs 2e-3 and more."""
+"""Largest difference of cosine and sine in float32 between devices; bfloat16 on their way costs 2e-3 and more."""
 
 KEY_TOLERANCE = 1e-3
-"""Of a key over its length; or so many rounding errors of its dtype, where they are more: see `ROUNDINGS`."""
+"""Largest difference of a key over its length, or `ROUNDINGS` rounding errors of its dtype, where they are more."""
 
 ROUNDINGS = 16
 
@@ -68,19 +68,19 @@ class RopeGuard(Callback):
         rank_zero_warn(f"{change}: training goes on with them, as rope_guard.allow_strategy_change allows")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check."""
+        """Check the model's rotation."""
         rank_zero_info(f"Rotary embedding: {self.check(trainer, pl_module)}")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check."""
+        """Check the model's rotation."""
         self.check(trainer, pl_module)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check."""
+        """Check the model's rotation."""
         rank_zero_info(f"Rotary embedding: {self.check(trainer, pl_module)}")
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check."""
+        """Check the model's rotation."""
         rank_zero_info(f"Rotary embedding: {self.check(trainer, pl_module)}")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -91,7 +91,7 @@ class RopeGuard(Callback):
                 _check_phases(pl_module, length, position_ids)
 
     def check(self, trainer: Trainer, pl_module: LightningModule) -> str:
-        """What agrees with the strategy, in words.
+        """Check the live model, and say in words what agrees with the strategy.
 
         Raises:
             UserError: the model rotates otherwise.

@@ -1,4 +1,4 @@
-"""How fast training runs, and how close to the device's limit."""
+"""The speed of training, and how close it comes to the device's limit."""
 
 import json
 import statistics
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lit_pi.batches import TrainingBatch
 from lit_pi.data.ranks import data_ranks
+from lit_pi.files import beside
 from lit_pi.models.training.flop import CONVENTION, Flop
 from lit_pi.module import LitLlama
 from lit_pi.planning.ledger import Work
@@ -32,7 +33,7 @@ class Step(NamedTuple):
 
     Attributes:
         spans: when it began and ended; several where it was interrupted.
-        tokens: of its batches.
+        tokens: tokens of its batches.
         seen_keys: keys that its queries saw, on the device.
         waited: seconds in which there was no batch.
     """
@@ -120,9 +121,8 @@ class Throughput(Callback):
             "convention": CONVENTION, "devices": trainer.world_size,
             "protocol": pl_module.describe(),
         }  # fmt: skip
-        run = Path(trainer.default_root_dir)
-        run.mkdir(parents=True, exist_ok=True)  # no checkpoint may be there yet, and loggers write where they like
-        (run / FILE).write_text(json.dumps(record, indent=2))
+        with beside(Path(trainer.default_root_dir) / FILE) as partial:
+            partial.write_text(json.dumps(record, indent=2))
 
     def _interrupt(self, module: LightningModule) -> None:
         if self._start is not None and self._tokens:  # amid the batches of a step

@@ -69,7 +69,7 @@ class ScoringBatch(NamedTuple):
 
 
 class Decoding(NamedTuple):
-    """How the next token is chosen, and when to stop.
+    """The choice of the next token, and when to stop.
 
     Attributes:
         max_new_tokens: tokens to generate at most.
@@ -110,7 +110,7 @@ class GenerationBatch(NamedTuple):
 
 
 class Generated(NamedTuple):
-    """What follows the prompts of a batch.
+    """Texts that continue the prompts of a batch.
 
     Attributes:
         token_ids: up to `max_new_tokens` tokens, 0 after a text's end.

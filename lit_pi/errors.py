@@ -7,7 +7,7 @@ DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class UserError(ValueError):
-    """What is wrong, where (file, key, document), and what to do, in one sentence.
+    """A mistake of the user, told in one sentence: what is wrong, where (file, key, document), and what to do.
 
     The command line prints it as one line, without a traceback, and exits with status 2.
     """
@@ -17,9 +17,9 @@ def check_at_least(where: str, least: int, **counts: int | None) -> None:
     """Check that counts are not below the least value that has a meaning; those that are None are not given.
 
     Args:
-        where: what the counts are options of, for the message.
-        least: value.
-        counts: by name.
+        where: the thing whose options the counts are, for the message.
+        least: the smallest value that is allowed.
+        counts: the counts, by name.
 
     Raises:
         UserError: one is below it.

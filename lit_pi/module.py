@@ -46,7 +46,7 @@ from lit_pi.positions import (
 )
 
 SPEND_MEMORY = ActivationCheckpointing()
-"""What is left of a GPU's."""
+"""By default layers keep as much as fits into a GPU's memory."""
 
 
 class LitLlama(LightningModule):
@@ -55,16 +55,16 @@ class LitLlama(LightningModule):
     The strategy given here is the one in effect, whatever a loaded checkpoint was trained with.
 
     Args:
-        llm: where the weights come from: `FromScratch` or `Pretrained`.
-        position: how token positions become rotary angles.
-        optimizer: makes the optimizer from the parameters.
-        scheduler: makes the learning rate scheduler from the optimizer; it steps with every optimizer step.
-        train_positions: positions of the tokens in training; `Contiguous` by default.
-        activation_checkpointing: what the layers keep for the backward pass; by default what fits on the GPU.
+        llm: source of the weights: `FromScratch` or `Pretrained`.
+        position: the strategy that turns token positions into rotary angles.
+        optimizer: the optimizer, given its parameters.
+        scheduler: the learning rate scheduler, given its optimizer; it steps with every optimizer step.
+        train_positions: the positions that tokens get in training; `Contiguous` by default.
+        activation_checkpointing: how much the layers keep for the backward pass; by default what fits on the GPU.
         compile_layers: run each decoder layer as one graph that torch has compiled; by default on GPUs.
         attention: the kernel that computes attention on GPUs; by default the first of torch's that can.
         float8: multiply in float8, where GPUs can: faster than bfloat16, with other rounding.
-        adapter: trains small matrices beside the weights of a `Pretrained` model, which stay; by default all train.
+        adapter: small matrices to train while a `Pretrained` model's weights stay; by default all weights train.
     """
 
     def __init__(
@@ -201,8 +201,8 @@ class LitLlama(LightningModule):
         """Negative log-likelihood in nats of a batch's targets, at the positions it has.
 
         Args:
-            batch: to learn.
-            root: to call instead of this module: what gathers its weights, where that is around it and not in it.
+            batch: the batch to learn.
+            root: the module to call instead of this one, where something around it gathers its weights.
         """
         return (root or self)(
             batch.input_ids,
@@ -225,7 +225,7 @@ class LitLlama(LightningModule):
         return self._evaluate(batch)
 
     def predict_step(self, batch: GenerationBatch, *indices: int) -> Generated:
-        """What follows each prompt."""
+        """Continue each prompt."""
         return self._generate(batch)
 
     def _evaluate(self, batch: ScoringBatch | GenerationBatch) -> dict[str, Any]:
@@ -363,12 +363,12 @@ class LitLlama(LightningModule):
 
     @property
     def rope(self) -> Rope:
-        """What the model was pre-trained with."""
+        """The rotary embedding that the model was pre-trained with."""
         assert self.model is not None
         return self.model.rope
 
     def describe(self) -> dict[str, Any]:
-        """What a result needs to know of the model that gave it."""
+        """Describe the model, as results record it."""
         assert self.model is not None
         return {
             "position": self.position.describe(),
@@ -395,7 +395,7 @@ class LitLlama(LightningModule):
 
     @property
     def compute_dtype(self) -> torch.dtype:
-        """In which matrices are multiplied, float8 aside."""
+        """The dtype in which matrices are multiplied, float8 aside."""
         if isinstance(self.trainer.strategy, FSDP2):
             return self.trainer.strategy.compute_dtype
         mixed = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}

@@ -84,7 +84,7 @@ def papers_interpolation_bound(
     h_j = e^(-i theta_j / 2) at s = 1/2 breaks the bound.
 
     Args:
-        h: coefficients.
+        h: coefficients, as `coefficients` gives them.
         distances: s in tokens.
         rope: d is its `head_dim` and c its `rope_theta`; the theorem speaks of these frequencies only.
     """
@@ -106,15 +106,15 @@ def extrapolation_bound(distances: Real[Tensor, " n"], inv_freq: Float[Tensor, "
 
 
 def unseen_frequencies(inv_freq: Float[Tensor, " half"], rope: Rope, context_length: int) -> Bool[Tensor, " half"]:
-    """Which frequencies reach angles that pre-training has not seen.
+    """Find the frequencies that reach angles which pre-training has not seen.
 
     A frequency that turned at least once in the original context has seen every angle. Another one has seen those up
     to its largest there, and leaves them where its largest angle in `context_length` tokens is larger.
 
     Args:
-        inv_freq: of the strategy, in radians a token.
-        rope: of pre-training.
-        context_length: tokens.
+        inv_freq: frequencies of the strategy, in radians a token.
+        rope: the rotary embedding of pre-training.
+        context_length: length of a sequence in tokens.
     """
     seen = (rope.original_context - 1) * rope.inv_freq().double()
     # Float32 frequencies times positions end a rounding apart.

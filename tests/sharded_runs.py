@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
-from lit_pi.callbacks import Checkpoint
 from strategies import STRATEGIES
 from torch import distributed
 from torch.optim import AdamW
 
 from lit_pi.batches import ScoringBatch
+from lit_pi.callbacks import Checkpoint
 from lit_pi.data.corpora import TextFiles
 from lit_pi.datamodules import LongContextData
 from lit_pi.evaluations import Perplexity

@@ -3,31 +3,28 @@
 import hashlib
 import json
 import os
-import shutil
-import time
 from array import array
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice, repeat
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from transformers import PreTrainedTokenizerFast
 
 from lit_pi.data.corpora.corpus import Corpus, Document, Dropped, Split
 from lit_pi.data.cutting import cutter, whole
-from lit_pi.data.store import FORMAT, Batch, StoreWriter, TokenStore, sync
+from lit_pi.data.store import FORMAT, Batch, StoreWriter, TokenStore
 from lit_pi.data.tokenizer import BYTES, first_tokens, load_tokenizer, plain_backend, tokenizer_fingerprint
 from lit_pi.errors import DISK_FULL, UserError
+from lit_pi.files import partial_of, put, remove
+from lit_pi.progress import progress
 
 CORES = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 16)
 BATCH_CHARACTERS = 500_000
@@ -35,18 +32,16 @@ BATCH_CHARACTERS = 500_000
 CHARACTERS_UNDER_WAY = 3 * BATCH_CHARACTERS * CORES
 """Text that is read ahead."""
 DOCUMENT_CHARACTERS = 100
-"""What a document weighs beside its text."""
-PROGRESS_DELAY = 2.0
-"""Seconds before a progress bar appears."""
+"""Characters that a document counts for beside its text."""
 
 
 def cache_directory() -> Path:
-    """Where lit_pi keeps what it builds: `$LIT_PI_CACHE`, or `~/.cache/lit_pi`."""
+    """The folder for everything that lit_pi builds: `$LIT_PI_CACHE`, or `~/.cache/lit_pi`."""
     return Path(os.environ.get("LIT_PI_CACHE") or "~/.cache/lit_pi").expanduser()
 
 
 def open_store(
-    corpus: Corpus, split: Split, tokenizer: PreTrainedTokenizerFast, *, progress: bool = True
+    corpus: Corpus, split: Split, tokenizer: PreTrainedTokenizerFast, *, show_progress: bool = True
 ) -> TokenStore:
     """The tokens of a split, built when they are not in the cache yet.
 
@@ -56,9 +51,9 @@ def open_store(
 
     Args:
         corpus: the documents.
-        split: which of them.
-        tokenizer: its backend encodes them.
-        progress: show a progress bar on stderr when building takes long.
+        split: the split of the corpus.
+        tokenizer: the tokenizer whose backend encodes them.
+        show_progress: show a progress bar on stderr when building takes long.
 
     Raises:
         UserError: documents cannot be read, there are none, the cache cannot be written, or the disk is full.
@@ -67,12 +62,12 @@ def open_store(
     if not target.exists():
         with _locked(target):
             if not target.exists():
-                _build(corpus, split, tokenizer, description, target, progress)
+                _build(corpus, split, tokenizer, description, target, show_progress)
     return TokenStore(target)
 
 
 def store_directory(corpus: Corpus, split: Split, tokenizer: PreTrainedTokenizerFast) -> Path:
-    """Where the store of a split is, or would be built.
+    """The folder where the store of a split is, or would be built.
 
     Raises:
         UserError: the corpus has no such split.
@@ -115,26 +110,26 @@ def _build(
     tokenizer: PreTrainedTokenizerFast,
     description: dict[str, Any],
     target: Path,
-    progress: bool,
+    shown: bool,
 ) -> None:
-    partial = target.with_name(f"{target.name}.partial")
+    partial = partial_of(target)  # which a later build continues
     writer = StoreWriter(partial, description)
+    title = f"Tokenizing {corpus.name}, {split}"
     encoder = _Encoder(corpus, tokenizer, description["tokenizer"]["fingerprint"], np.dtype(description["dtype"]))
     try:
-        with writer, _ProgressBar(f"Tokenizing {corpus.name}, {split}", progress) as bar:
+        with writer, progress(title, shown=shown) as bar:
             rest = islice(corpus.documents(split), writer.manifest["documents"]["read"], None)
             for batch in _encoded(encoder, _batches(rest)):
                 writer.append(batch)
-                bar.show(writer.manifest)
+                bar.set_description_str(f"{title}: {_counts(writer.manifest)}", refresh=False)
+                bar.update()
             writer.finish()
         if not writer.manifest["documents"]["kept"]:
             raise UserError(f"there are no documents in split {split!r} of {corpus.name}: add some that hold text")
-        sync(partial)
-        partial.rename(target)
-        sync(target.parent)
+        put(partial, target)
     except UserError:
         # Whatever mends it also changes the fingerprint, so nobody would continue this build.
-        shutil.rmtree(partial)
+        remove(partial)
         raise
     except OSError as error:
         if error.errno not in DISK_FULL:
@@ -259,32 +254,8 @@ class _Encoder:
         return (np.frombuffer(array("I", encoding.ids), np.uint32) for encoding in encodings)
 
 
-class _ProgressBar:
-    """Counts on stderr, once building has taken `PROGRESS_DELAY` seconds."""
-
-    def __init__(self, title: str, enabled: bool) -> None:
-        self._title = title
-        self._due = time.monotonic() + PROGRESS_DELAY if enabled else float("inf")
-        columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-        self._progress = Progress(*columns, console=Console(stderr=True))
-        self._task = self._progress.add_task(title, total=None)
-        self._shown = ExitStack()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._shown.close()
-
-    def show(self, manifest: dict[str, Any]) -> None:
-        """Update the counts."""
-        counts = (
-            f"{manifest['documents']['read']:,} documents, {manifest['bytes'] / 1e6:,.1f} MB of text, "
-            f"{manifest['tokens']:,} tokens"
-        )
-        self._progress.update(self._task, description=f"{self._title}: {counts}")
-        if time.monotonic() > self._due:
-            self._shown.enter_context(self._progress)
-            self._due = float("inf")
+def _counts(manifest: dict[str, Any]) -> str:
+    return (
+        f"{manifest['documents']['read']:,} documents, {manifest['bytes'] / 1e6:,.1f} MB of text, "
+        f"{manifest['tokens']:,} tokens"
+    )

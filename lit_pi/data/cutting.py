@@ -20,7 +20,7 @@ def whole(text: str, characters: int) -> Iterator[str]:
 
 
 def cutter(backend: Tokenizer) -> Cut:
-    """What cuts a text for this tokenizer: between words where it treats words alone, else not at all.
+    """The function that cuts a text for this tokenizer: between words where it treats words alone, else not at all.
 
     A tokenizer treats words alone when a byte-level pre-tokenizer splits at a regular expression, nothing but Unicode
     composition (NFC) goes before it, and no added token holds letters. SentencePiece models do not: they read a

@@ -5,10 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 from tokenizers import Encoding
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
@@ -18,6 +15,7 @@ from lit_pi.batches import IGNORE, Decoding, GenerationBatch
 from lit_pi.data.ranks import share_out
 from lit_pi.data.tokenizer import plain_backend
 from lit_pi.errors import UserError
+from lit_pi.progress import progress
 
 AT_ONCE = 64
 """Texts encoded together."""
@@ -31,8 +29,8 @@ class PromptSample(NamedTuple):
     Attributes:
         tokens: ids of the prompt.
         context_length: tokens that its positions stand for: prompt and new ones.
-        seed: of what is drawn for it.
-        document: which text it is, so that texts draw apart.
+        seed: chooses the tokens that are sampled for it.
+        document: number of its text, so that each text draws on its own.
         target: the right continuation, if there is one.
     """
 
@@ -47,7 +45,7 @@ class GenerationBatches(Dataset[GenerationBatch]):
     """Prompts in batches of about one length, the longest first; every `world_size` consecutive ones are as large.
 
     Args:
-        name: of the evaluation.
+        name: name of the evaluation.
         samples: prompts; batches name them by their place here.
         decoding: how to continue.
         batch_size: prompts of a batch.
@@ -97,7 +95,7 @@ def decoding_of(
     top_p: float,
     stop_at_eos: bool,
 ) -> Decoding:
-    """How to continue, by the options of `owner`.
+    """Check the options of `owner` that say how to continue, and put them together.
 
     Raises:
         UserError: an option is out of its range, or the tokenizer has no token that ends a text.
@@ -116,7 +114,7 @@ class PromptEncoder:
     """Encodes texts whole, special tokens in them as text, whatever earlier calls have set in the tokenizer.
 
     Args:
-        tokenizer: any of the `tokenizers` library.
+        tokenizer: any tokenizer of the `tokenizers` library.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -127,15 +125,13 @@ class PromptEncoder:
         """Token ids of texts, each after `<bos>` where the tokenizer has it.
 
         Args:
-            texts: to encode.
-            title: of the progress bar.
+            texts: texts to encode.
+            title: title of the progress bar.
         """
         return (np.array([*self._bos, *encoding.ids], np.int64) for encoding in self._encodings(texts, title))
 
     def _encodings(self, texts: Sequence[str], title: str) -> Iterator[Encoding]:
-        quiet = rank_zero_only.rank != 0  # type: ignore[attr-defined]
-        starts = range(0, len(texts), AT_ONCE)
-        for start in track(starts, title, console=Console(stderr=True), transient=True, disable=quiet):
+        for start in progress(title, range(0, len(texts), AT_ONCE)):
             yield from self._backend.encode_batch(texts[start : start + AT_ONCE], add_special_tokens=False)
 
 
@@ -143,9 +139,9 @@ def continuation(tokenizer: PreTrainedTokenizerFast, prompt: Sequence[int], new:
     """The text of tokens that follow a prompt, with the space that some tokenizers drop at a text's start.
 
     Args:
-        tokenizer: wrote the prompt.
-        prompt: its tokens.
-        new: what follows; special tokens are left out.
+        tokenizer: the tokenizer that encoded the prompt.
+        prompt: the prompt's tokens.
+        new: the tokens that follow; special ones are left out.
     """
     before = list(prompt[-BEFORE:])
     decode = tokenizer.backend_tokenizer.decode

@@ -30,8 +30,8 @@ class EndlessOrder(DistributedSampler):
         rank: this rank.
         batch_size: samples of a batch of one rank; an epoch holds whole batches.
         consumed: tells how many samples all ranks together have consumed.
-        weights: of the sources; None draws from all samples alike.
-        neighbours: so many neighbours stay together in a permutation, shuffled among themselves.
+        weights: weights of the sources; None draws from all samples alike.
+        neighbours: how many neighbours stay together in a permutation, shuffled among themselves.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Passes:
     Args:
         size: samples of a pass.
         key: chooses the permutations, together with the number of the pass.
-        neighbours: so many neighbours stay together, shuffled among themselves.
+        neighbours: how many neighbours stay together, shuffled among themselves.
     """
 
     def __init__(self, size: int, key: tuple[int, ...], neighbours: int = 1) -> None:
@@ -99,10 +99,10 @@ class Passes:
 
 
 class Mixture:
-    """Which source each sample of an endless stream comes from.
+    """The source that each sample of an endless stream comes from.
 
     Args:
-        weights: of the sources, none negative; one with a positive weight is never left out.
+        weights: weights of the sources, none negative; a source with a positive weight is never left out.
         seed: chooses the order inside each `MIXTURE` samples.
     """
 

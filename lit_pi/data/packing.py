@@ -23,7 +23,7 @@ class Pieces(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """Sequences."""
+        """The number of sequences."""
 
     @abstractmethod
     def __getitem__(self, index: int) -> list[Piece]:
@@ -44,8 +44,8 @@ class DocumentPieces(Pieces):
     decreasing), or stand alone, longest first.
 
     Args:
-        positions: of each document.
-        length: positions of a sequence.
+        positions: how many positions each document has.
+        length: how many positions a sequence has.
         fill: put several rests into a sequence.
     """
 
@@ -83,8 +83,8 @@ class StreamPieces(Pieces):
     """All documents one after another, cut every `length` positions.
 
     Args:
-        positions: of each document.
-        length: positions of a sequence.
+        positions: how many positions each document has.
+        length: how many positions a sequence has.
     """
 
     def __init__(self, positions: NDArray[np.int64], length: int) -> None:
@@ -111,8 +111,8 @@ def best_fit(sizes: NDArray[np.int64], capacity: int) -> NDArray[np.int64]:
     """The bin of each item under best-fit: the fullest bin that takes it, or a new one.
 
     Args:
-        sizes: of the items in the order of placing, each from 1 to the capacity.
-        capacity: of a bin.
+        sizes: sizes of the items in the order of placing, each from 1 to the capacity.
+        capacity: size of a bin.
     """
     bins = np.empty(len(sizes), np.int64)
     below = array("q")  # for each bin, the one that had the same room before it

@@ -27,9 +27,9 @@ def prepare(
     A store that is there already is opened at once; a build that was killed is continued.
 
     Args:
-        corpus: the documents.
+        corpus: the corpus to build stores of.
         tokenizer: `bytes`, a directory or file in Hugging Face format, or an id on the hub.
-        splits: which splits to build.
+        splits: the splits to build.
         verify: build nothing, and check the files of the stores that are there against their checksums.
 
     Raises:

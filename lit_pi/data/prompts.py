@@ -18,15 +18,15 @@ class Prompts:
         files: a pattern, or a list of them, in the formats of `TextFiles`: a text file is a prompt, as is a line or
             row of the others.
         text_field: key or column of the prompt in JSONL and Parquet files.
-        encodings: of plain text files, tried in order.
-        undecodable: what is in none of the encodings can `stop` the command, be left out (`drop`), or be read with
+        encodings: encodings of plain text files, tried in order.
+        undecodable: a prompt in none of the encodings can `stop` the command, be left out (`drop`), or be read with
             U+FFFD in place of what is broken (`replace`).
-        max_new_tokens: tokens to generate at most.
+        max_new_tokens: how many tokens to generate at most.
         temperature: divides the logits; 0 takes the most likely token each time.
         top_p: samples from the fewest tokens whose probabilities sum to at least this.
-        seed: of the samples; a prompt's depend neither on the batch size nor on the number of devices.
+        seed: chooses the samples; a prompt's depend neither on the batch size nor on the number of devices.
         stop_at_eos: whether the tokenizer's end-of-text token ends a completion.
-        batch_size: prompts of one forward.
+        batch_size: how many prompts are continued together.
 
     Raises:
         UserError: the batch size or the seed is out of its range.

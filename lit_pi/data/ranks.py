@@ -14,9 +14,9 @@ class DataRanks(NamedTuple):
     """The ranks that get different batches.
 
     Attributes:
-        size: how many.
-        rank: which of them this one is.
-        group: they alone, where other ranks get the same batches; sums over more would count twice.
+        size: how many there are.
+        rank: the number of this one among them.
+        group: process group of these ranks alone, where others get the same batches and would be counted twice.
         repeats: whether a lower rank gets the same batches.
     """
 
@@ -42,8 +42,8 @@ def share_out(items: Sequence[Item], filler: Item, batch_size: int, world_size: 
     """Batches of items, each round of `world_size` of them equally large.
 
     Args:
-        items: of one shape.
-        filler: stands where a round has no item left.
+        items: items of one shape.
+        filler: an item that stands where a round has none left.
         batch_size: items of a batch at most.
         world_size: ranks; rank r takes every `world_size`-th batch from the r-th on.
     """

@@ -18,13 +18,13 @@ SHAPES = 8
 
 
 class Accounting(NamedTuple):
-    """Where tokens go: `tokens` are those learnt and those left out.
+    """Counts of where tokens go: `tokens` are those learnt and those left out.
 
     Attributes:
-        documents: in the sequences.
-        sequences: of `context_length` positions.
-        tokens: of the documents, `<bos>` and `<eos>` included.
-        learnt: targets of some position, in one pass.
+        documents: documents in the sequences.
+        sequences: sequences of `context_length` positions.
+        tokens: tokens of the documents, `<bos>` and `<eos>` included.
+        learnt: tokens that are the target of a position, in one pass.
         left_out: tokens that are never a target, by reason.
         padded: positions that hold no token.
     """
@@ -51,7 +51,7 @@ class Sequences(Dataset):
         packing: `packed` fills a sequence with the rests of several documents, isolated from one another;
             `single` keeps one piece a sequence and pads it, longer ones first; `concatenated` cuts the stream of all
             documents, which then see each other, as older recipes did.
-        documents: which of the store's documents; all by default.
+        documents: indices of the documents to take from the store; all by default.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Sequences(Dataset):
         return len(self.pieces)
 
     def accounting(self) -> Accounting:
-        """What is learnt and what is not."""
+        """Count what is learnt and what is not."""
         lengths = self._stream_lengths()
         prompts = self._of_chosen(self.store.prompt_tokens)
         unlearnt = {

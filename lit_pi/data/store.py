@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lit_pi.errors import UserError
+from lit_pi.files import beside
 
 FORMAT = 3
 """Version of the files below."""
@@ -45,7 +46,7 @@ class TokenStore:
     It holds no special tokens, no document without tokens, and every token of the others.
 
     Args:
-        directory: what `open_store` has built.
+        directory: the folder that `open_store` has built.
 
     Attributes:
         manifest: format, corpus, tokenizer, vocabulary size, dtype, the counts of documents, tokens and bytes, in all
@@ -102,7 +103,7 @@ class TokenStore:
         return self.tokens[slice(*self._extent(self.offsets, index))]
 
     def document_id(self, index: int) -> str:
-        """What a person recognises a document by: a relative path, or `file:line`.
+        """The name by which a person recognises a document: a relative path, or `file:line`.
 
         Raises:
             IndexError: there is no such document.
@@ -132,7 +133,7 @@ class Batch(NamedTuple):
     """Consecutive documents of a corpus, ready to be written.
 
     Attributes:
-        ids: what a person recognises each document by.
+        ids: the name by which a person recognises each document.
         tokens: token ids of all documents, one after another.
         lengths: tokens of each document.
         document_bytes: UTF-8 bytes of each document.
@@ -157,7 +158,7 @@ class StoreWriter:
     hold beyond it is cut off when the next writer starts. A context manager.
 
     Args:
-        directory: where the files are, or will be.
+        directory: the folder where the files are, or will be.
         description: the manifest's constant part; `dtype` is that of the tokens.
 
     Attributes:
@@ -251,12 +252,8 @@ class StoreWriter:
         self._checksums[name].update(array.data)
 
     def _replace_manifest(self) -> None:
-        beside = self.directory / f"{MANIFEST}.new"
-        with beside.open("w") as file:
-            json.dump(self.manifest, file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(self.directory / MANIFEST)
+        with beside(self.directory / MANIFEST) as partial:
+            partial.write_text(json.dumps(self.manifest, indent=2))
 
 
 def file_sizes(manifest: dict[str, Any]) -> dict[str, int]:
@@ -281,12 +278,3 @@ def damaged_files(store: TokenStore) -> list[Path]:
             if hashlib.file_digest(file, "sha256").hexdigest() != expected:
                 damaged.append(store.directory / name)
     return damaged
-
-
-def sync(directory: Path) -> None:
-    """Make what was created, renamed or removed in a directory survive a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

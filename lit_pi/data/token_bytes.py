@@ -1,4 +1,4 @@
-"""How many UTF-8 bytes of the text each token stands for."""
+"""Bytes of the text (UTF-8) that each token stands for."""
 
 import json
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ from transformers import PreTrainedTokenizerFast
 from lit_pi.data.store import TokenStore
 
 METASPACE = "▁"
-"""What SentencePiece writes for a space."""
+"""The character that SentencePiece writes for a space."""
 BYTE_LEVEL_SPACE = "Ġ"
-"""What byte-level tokenizers write for one."""
+"""The character that byte-level tokenizers write for a space."""
 BYTE_TOKENS = {f"<0x{byte:02X}>" for byte in range(256)}
 """Tokens of SentencePiece that stand for one byte each."""
 
@@ -47,8 +47,8 @@ class TokenBytes:
     """Bytes of the tokens of documents, checked against each document's text.
 
     Args:
-        store: holds the documents.
-        tokenizer: that the store was built with.
+        store: the store that holds the documents.
+        tokenizer: the tokenizer that the store was built with.
     """
 
     def __init__(self, store: TokenStore, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -65,7 +65,7 @@ class TokenBytes:
         A space that the tokenizer put before the prompt or the text is no part of them.
 
         Args:
-            document: index in the store.
+            document: index of the document in the store.
         """
         tokens = self._store.document(document)
         if self._unknown is not None and (tokens == self._unknown).any():

@@ -58,9 +58,9 @@ def first_tokens(backend: Tokenizer, texts: Sequence[str], max_tokens: int) -> l
     """Texts before their token number `max_tokens`, and before a character that this token has a part of.
 
     Args:
-        backend: encodes them (see `plain_backend`).
-        texts: to cut.
-        max_tokens: that stay of each, at most.
+        backend: encodes the texts (see `plain_backend`).
+        texts: texts to cut.
+        max_tokens: how many tokens of each stay at most.
     """
     encodings = backend.encode_batch(texts, add_special_tokens=False)
     return [

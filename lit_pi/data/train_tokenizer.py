@@ -27,8 +27,8 @@ def train_tokenizer(
     Args:
         corpus: the documents to train on.
         output: directory to save to, which must not hold a tokenizer yet.
-        vocabulary_size: tokens, those of bytes and the two special ones included; at least 258.
-        split: which documents.
+        vocabulary_size: number of tokens, those of bytes and the two special ones included; at least 258.
+        split: the split of the corpus to train on.
         max_bytes: train on the first documents of so many UTF-8 bytes together; None for all.
         split_digits: make every digit a token, as LLaMA does.
 

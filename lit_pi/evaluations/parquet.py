@@ -1,20 +1,12 @@
 """Parquet files that are whole at any instant."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 
-
-@contextmanager
-def beside(path: Path) -> Iterator[Path]:
-    """A file that takes its place once it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.new")
-    yield partial
-    partial.replace(path)
+from lit_pi.files import beside
 
 
 def write_columns(path: Path, columns: Mapping[str, Sequence]) -> None:

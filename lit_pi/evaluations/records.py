@@ -1,7 +1,6 @@
 """`results.json`: what the evaluations of run directories found, and under which protocol."""
 
 import json
-import os
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
@@ -11,6 +10,7 @@ import torch
 
 from lit_pi import __version__
 from lit_pi.errors import UserError
+from lit_pi.files import beside
 
 FILE = "results.json"
 SCHEMA_VERSION = 2
@@ -48,16 +48,11 @@ def add_record(run: Path, record: dict[str, Any]) -> Path:
     """
     path = run / FILE
     kept = [other for other in (load_records(run) if path.exists() else []) if _key(other) != _key(record)]
-    run.mkdir(parents=True, exist_ok=True)
     versions = {"lit_pi": __version__, "python": python_version(), "torch": torch.__version__}
     versions |= {name: version(name) for name in PACKAGES}
     content = {"schema_version": SCHEMA_VERSION, "records": [*kept, record | {"versions": versions}]}
-    beside = path.with_name(f"{FILE}.new")
-    with beside.open("w") as file:
-        json.dump(content, file, indent=2, default=str)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    with beside(path) as partial:
+        partial.write_text(json.dumps(content, indent=2, default=str))
     return path
 
 

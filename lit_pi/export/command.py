@@ -1,7 +1,5 @@
 """`lit-pi export`: an extended model as a directory that stock transformers has been seen to load alike."""
 
-import os
-import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -9,13 +7,13 @@ import torch
 from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
-from lit_pi.data.store import sync
 from lit_pi.data.tokenizer import load_tokenizer
 from lit_pi.errors import UserError
 from lit_pi.export.directory import use_tokenizer, write_model
 from lit_pi.export.model_card import Exported, model_card
 from lit_pi.export.origin import Origin
 from lit_pi.export.verification import Verified, save_expectations, verify
+from lit_pi.files import beside
 from lit_pi.models import LanguageModel, Pretrained
 from lit_pi.models.fingerprint import rotates_as
 from lit_pi.positions import FromConfig, PositionStrategy
@@ -45,16 +43,16 @@ def export(
         checkpoint: the run directory of a `fit`, one of its checkpoints, a directory in Hugging Face format, or an id
             on the hub.
         output: directory to write, which must not exist yet.
-        position: how token positions become rotary angles; what the checkpoint was trained with, or what the
-            directory's config says, by default.
-        original_context: tokens of context of pre-training, where the model's config does not say.
+        position: the strategy that turns token positions into rotary angles; by default the one that the checkpoint
+            was trained with, or that the directory's config says.
+        original_context: tokens of context in pre-training, needed where the model's config does not say.
         target_context: tokens of context the model is for (`max_position_embeddings`); by default what the strategy
             is made for, or what the run trained at where it does not say.
         tokenizer: `bytes`, a directory in Hugging Face format, or an id on the hub; the run's or the directory's own
             by default.
-        dtype: of the weights; the one they have by default.
-        max_shard_size: of a file of weights, for example `5GB`.
-        check: write nothing, and check a directory that was exported before.
+        dtype: dtype of the exported weights; by default the one they have.
+        max_shard_size: largest size of a file of weights, for example `5GB`.
+        check: a directory that was exported before, to be checked; nothing is written.
 
     Raises:
         UserError: transformers cannot express the strategy, or computes something else.
@@ -70,21 +68,14 @@ def export(
         raise UserError("export needs the `checkpoint` and the `output` directory, or the directory to `check`")
     if output.exists():
         raise UserError(f"{output} is there already: name another `output`, or remove it")
-    partial = output.with_name(f"{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with beside(output) as partial:
+        partial.mkdir()
         exported = _write(
             Origin(checkpoint), partial, position, original_context, target_context, tokenizer, dtype, max_shard_size
         )
         with Console().status("Computing with stock transformers in a fresh process"):
             verified = verify(partial)
         (partial / MODEL_CARD).write_text(model_card(output.name, exported, verified))
-        _settle(partial)
-        partial.rename(output)
-        sync(output.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     print(f"Stock transformers computes what the model does: {_said(verified)}")
     print("Exported:", output)
 
@@ -144,11 +135,3 @@ def _said(verified: Verified) -> str:
         f"at the ends of contexts of {lengths} tokens logits differ by at most {verified.difference:.1g} of the "
         f"largest ({verified.tolerance:g} is allowed)"
     )
-
-
-def _settle(directory: Path) -> None:
-    """Make a directory's files survive a power cut."""
-    for file in directory.iterdir():
-        with file.open("rb") as content:
-            os.fsync(content.fileno())
-    sync(directory)

@@ -19,10 +19,10 @@ def write_model(
     """Write weights, as safetensors, and a config that rotates as the model does.
 
     Args:
-        model: to write, in the dtype it has.
-        directory: to write to.
+        model: the model to write, in the dtype it has.
+        directory: the directory to write to.
         target_context: tokens of context that the model is for; what its strategy is made for by default.
-        max_shard_size: of a file of weights, for example `5GB`.
+        max_shard_size: largest size of a file of weights, for example `5GB`.
 
     Returns:
         The config as written.

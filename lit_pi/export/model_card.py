@@ -14,15 +14,15 @@ from lit_pi.positions import Rope
 
 
 class Exported(NamedTuple):
-    """What was written.
+    """An exported model, as the card describes it.
 
     Attributes:
         origin: where the model comes from.
         position: description of the strategy.
-        rope: of pre-training.
+        rope: the rotary embedding of pre-training.
         target_context: tokens of context the model is for.
-        rope_parameters: of the config as written.
-        dtype: of the weights.
+        rope_parameters: the `rope_parameters` of the config as written.
+        dtype: dtype of the weights.
     """
 
     origin: Origin
@@ -37,9 +37,9 @@ def model_card(name: str, exported: Exported, verified: Verified) -> str:
     """Markdown: positions, where the model comes from, what was measured, how to use it, and what was verified.
 
     Args:
-        name: of the directory.
-        exported: what was written.
-        verified: what stock transformers computed alike.
+        name: name of the directory.
+        exported: the exported model.
+        verified: the comparison with stock transformers.
     """
     metadata = ModelCardData(library_name="transformers", pipeline_tag="text-generation", tags=["lit_pi", "rope"])
     sections = {
@@ -131,7 +131,7 @@ _WARNINGS = {
     "longrope": "`short_mscale` and `long_mscale` are what vLLM calls the attention factor; transformers says that it "
     "does not know them, and reads `attention_factor`.",
 }
-"""What readers of a rope type have to know."""
+"""Notes for readers of a rope type, by type."""
 
 
 def _verification(verified: Verified) -> str:

@@ -1,4 +1,4 @@
-"""Where an exported model comes from, and what is known of how it was made."""
+"""The origin of an exported model, and what is known of how it was made."""
 
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ class Origin:
     """A lit_pi run or checkpoint, or a Hugging Face directory or hub id, of which nothing more is known.
 
     Args:
-        path: of any of them.
+        path: a run directory, a checkpoint, a Hugging Face directory, or a hub id.
 
     Raises:
         UserError: a run directory has no complete checkpoint, or a file is no checkpoint.

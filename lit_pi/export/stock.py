@@ -1,4 +1,4 @@
-"""What stock transformers computes from a directory; a script for a process of its own, which never sees lit_pi.
+"""Computes with stock transformers from a directory; a script for a process of its own, which never sees lit_pi.
 
 Arguments: the directory, a file of probes in it, and the file to write.
 """

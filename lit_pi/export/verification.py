@@ -33,12 +33,12 @@ frequencies are ours to the bit, and through `longrope` factors, which are round
 
 
 class Verified(NamedTuple):
-    """What was compared.
+    """The result of a comparison with stock transformers.
 
     Attributes:
         context_lengths: tokens of the probes' contexts, whose last positions were compared.
-        difference: the largest of logits, over the largest logit.
-        tolerance: of it.
+        difference: the largest difference of logits, over the largest logit.
+        tolerance: the largest `difference` that is allowed.
     """
 
     context_lengths: list[int]
@@ -51,8 +51,8 @@ def save_expectations(model: LanguageModel, directory: Path, target_context: int
     """Write probes, and the logits and phases of the model for them, into a directory.
 
     Args:
-        model: in float32.
-        directory: that holds the model's config.
+        model: the model, in float32.
+        directory: the directory that holds the model's config.
         target_context: tokens of context that the model is for, the last positions of which are probed.
     """
     config = json.loads((directory / CONFIG).read_text())

@@ -1,4 +1,4 @@
-"""What a strategy makes of a few positions: enough to tell two rotations apart, whatever they are called."""
+"""Fingerprints of strategies: their phases at a few positions, which tell two rotations apart whatever their names."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -14,8 +14,8 @@ class Phases(NamedTuple):
     """Cosine and sine of positions, computed on the CPU from the strategy alone, whatever a model makes of it.
 
     Attributes:
-        cos: with the attention scaling in it.
-        sin: likewise.
+        cos: cosines, multiplied by the attention scaling.
+        sin: sines, multiplied by the attention scaling.
     """
 
     cos: Float32[Tensor, "positions half"]
@@ -34,7 +34,7 @@ def phases_of(
 
 
 def phase_tolerance(position_ids: Int[Tensor, " positions"]) -> Float32[Tensor, "positions 1"]:
-    """How far phases may differ that are the same but for the rounding of a frequency to float32."""
+    """The largest difference of phases that are the same but for the rounding of a frequency to float32."""
     return (1e-5 + position_ids.cpu().float() * 2**-22)[:, None]
 
 

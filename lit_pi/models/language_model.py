@@ -21,7 +21,7 @@ from lit_pi.positions import PositionStrategy, Rope
 
 
 class Scores(NamedTuple):
-    """What a model says of targets.
+    """Scores that a model gives to targets.
 
     Attributes:
         token_nll: negative log-likelihoods in nats, 0 where a target is ignored.
@@ -39,7 +39,7 @@ class LanguageModel(nn.Module):
     Args:
         llm: a causal language model of the LLaMA family; its rotary embedding is replaced.
         position: the strategy that gives the rotary angles.
-        rope: what the model was pre-trained with.
+        rope: the rotary embedding that the model was pre-trained with.
 
     Attributes:
         layer_forwards: how each decoder layer runs, in order.
@@ -157,8 +157,8 @@ class LanguageModel(nn.Module):
 
         Args:
             input_ids: token ids.
-            past: what was read before.
-            scored: which of the tokens to compute logits for, ascending; all by default.
+            past: the tokens read before, and their keys and values.
+            scored: those of the tokens to compute logits for, ascending; all by default.
         """
         places = slice(past.read, past.read + input_ids.shape[1])
         self.rotary.context_length = past.context_length

@@ -1,4 +1,4 @@
-"""What a model has read of prompts and of what followed them."""
+"""The prompts that a model has read, and what followed them, for decoding with a cache."""
 
 import torch
 from jaxtyping import Bool, Int
@@ -39,7 +39,7 @@ class Past:
         return int(self.cache.get_seq_length())
 
     def mask(self, places: slice) -> Bool[Tensor, "batch 1 queries keys"] | None:
-        """Which tokens those at `places` see, or None where the kernels' own causal attention is exact."""
+        """The tokens that those at `places` see, or None where the kernels' own causal attention is exact."""
         queries = places.stop - places.start
         if places.start == 0 or (queries == 1 and not self._padded):
             return None

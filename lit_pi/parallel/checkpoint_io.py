@@ -1,7 +1,5 @@
 """Checkpoints that are whole or absent: one file, or a folder with a shard of each rank."""
 
-import os
-import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +12,7 @@ from torch import Tensor
 from torch.distributed import ProcessGroup, get_rank, new_group
 from torch.distributed.checkpoint import async_save, save
 
+from lit_pi.files import beside, partial_of, put, remove
 from lit_pi.models.sources.checkpoint import read_content
 from lit_pi.models.sources.stored import META, Shards, is_sharded
 
@@ -43,12 +42,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Save a checkpoint at `path`, a folder; all ranks call this.
 
         Args:
-            shards: of weights and optimizer states, each rank's own.
-            rest: what all ranks have.
-            path: of the folder, which nobody sees before it is whole.
+            shards: each rank's own weights and optimizer states.
+            rest: the part of the checkpoint that is the same on all ranks.
+            path: the folder, which nobody sees before it is whole.
         """
         self._wait()
-        partial = path.with_suffix(".partial")
+        partial = partial_of(path)
         if not self.in_background:
             save(shards, checkpoint_id=partial)
         else:
@@ -72,7 +71,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove a checkpoint, after those that are still to be written."""
-        self._do(_remove, Path(path))
+        self._do(remove, Path(path))
 
     def teardown(self) -> None:
         """Wait for what is still to be written."""
@@ -85,7 +84,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             work(*arguments)
 
     def _kept(self, content: dict[str, Any]) -> dict[str, Any]:
-        """What training does not change any more."""
+        """A copy that training does not change any more, where it goes on meanwhile."""
         if not self.in_background:
             return content
         return apply_to_collection(content, Tensor, lambda tensor: tensor.detach().to("cpu", copy=True))
@@ -97,38 +96,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def _write(content: dict[str, Any], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    _write_through(content, partial)
-    partial.replace(path)
+    with beside(path) as partial:
+        _save(content, partial)
 
 
 def _complete(written: list[Future[Any]], rest: dict[str, Any], partial: Path, path: Path) -> None:
     """Give a folder of shards its place. Rank 0's are only done when those of all ranks are."""
     for shards in written:
         shards.result()
-    _write_through(rest, partial / META)
-    if path.exists():
-        _remove(path)
-    partial.replace(path)
+    _save(rest, partial / META)
+    remove(path)
+    put(partial, path)
 
 
-def _write_through(content: dict[str, Any], path: Path) -> None:
-    with path.open("wb") as file:
+def _save(content: dict[str, Any], path: Path) -> None:
+    with path.open("wb") as file:  # of a path alone, torch would not say that the disk is full
         torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _remove(path: Path) -> None:
-    """Remove a file, or a folder that is no checkpoint any more before its first file goes."""
-    if path.is_dir():
-        removed = path.with_suffix(".removed")
-        shutil.rmtree(removed, ignore_errors=True)
-        path.rename(removed)
-        shutil.rmtree(removed)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _by_number(state: dict[str, Any]) -> dict[str, Any]:

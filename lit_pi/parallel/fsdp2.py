@@ -39,7 +39,7 @@ class FSDP2(ModelParallelStrategy):
         reduce_dtype: dtype in which gradients are summed over ranks.
         cpu_offload: keep shards of weights, gradients and optimizer states in the CPU's memory, where the optimizer
             steps too; a layer's weights come to the GPU when it computes.
-        save_distributed_checkpoint: each rank writes its shard into a folder; else rank 0 writes one file.
+        save_distributed_checkpoint: let each rank write its shard into a folder; else rank 0 writes one file.
         process_group_backend: `nccl` or `gloo`; chosen by the device by default.
         context_parallel_size: ranks that share every sequence, each computing a part of it (context parallelism); it
             divides the number of devices.

@@ -1,4 +1,4 @@
-"""What ranks know together."""
+"""Numbers that ranks know only together."""
 
 import torch.distributed
 from torch import Tensor

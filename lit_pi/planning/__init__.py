@@ -1,4 +1,4 @@
-"""What a training run will need, before it runs."""
+"""Predictions of what a training run will need, before it runs."""
 
 from lit_pi.planning.trainer import PlanningTrainer
 

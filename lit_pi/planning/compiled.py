@@ -1,4 +1,4 @@
-"""What compiled decoder layers keep for the backward pass."""
+"""The activations that compiled decoder layers keep for the backward pass."""
 
 from collections.abc import Callable
 from functools import partial

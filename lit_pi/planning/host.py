@@ -1,4 +1,4 @@
-"""What the CPU's memory holds beside a GPU."""
+"""The CPU's memory that a training step on a GPU takes."""
 
 from collections import Counter
 
@@ -16,7 +16,7 @@ class PinnedMemory:
 
     @property
     def bytes(self) -> int:
-        """In all blocks, used or not."""
+        """Bytes of all blocks, used or not."""
         return sum(size * number for size, number in self._held.items())
 
     def take(self, size: float) -> int:

@@ -14,7 +14,7 @@ CUBLAS_WORKSPACE = 32 * 2**20
 
 
 class Layout(NamedTuple):
-    """What each device holds.
+    """The memory of each device, and what is in it.
 
     Attributes:
         shares: bytes on a device for each byte of a part in that step.
@@ -56,13 +56,13 @@ def layout(
     thread that runs the backward pass has a workspace of its own.
 
     Args:
-        model: what trains.
-        strategy: Lightning's.
-        world: devices.
+        model: the model that trains.
+        strategy: Lightning's strategy (the parallelism).
+        world: number of devices.
         master: dtype of the weights that the optimizer changes.
         optimizer_growth: bytes of the optimizer's states under such weights for each byte under the model's own.
         on_gpu: whether the devices are GPUs.
-        tokens: of a batch on one device.
+        tokens: tokens of a batch on one device.
         gathers: whether the step itself gathers keys and values.
     """
     config = model.llm.config

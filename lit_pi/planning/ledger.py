@@ -17,7 +17,7 @@ from lit_pi.planning.host import PinnedMemory
 
 
 class Part(StrEnum):
-    """What memory is held for; the order is the table's."""
+    """Purposes that memory is held for, in the order of the table."""
 
     WEIGHTS = "weights"
     GRADIENTS = "gradients"
@@ -28,7 +28,7 @@ class Part(StrEnum):
 
 
 class Work(StrEnum):
-    """What a device spends its time on."""
+    """Kinds of work that a device spends its time on."""
 
     PRODUCTS = "matrix products"
     ATTENTION = "attention"
@@ -173,7 +173,7 @@ def _ungrouped(tensors: Sequence[Tensor]) -> Iterator[tuple[int, ...]]:
 
 
 def storages(tensor: Tensor) -> Iterator[torch.UntypedStorage]:
-    """Of a tensor, or of those that one is made of, as an optimizer's quantised states are."""
+    """The storages of a tensor, or of the tensors it is made of, as an optimizer's quantised states are."""
     if is_traceable_wrapper_subclass(tensor):
         for name in tensor.__tensor_flatten__()[0]:
             yield from storages(getattr(tensor, name))

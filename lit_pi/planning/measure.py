@@ -1,4 +1,4 @@
-"""What a run needs while it runs."""
+"""Memory and time that a run takes, measured while it runs."""
 
 import time
 from pathlib import Path
@@ -25,9 +25,9 @@ class StepMeter(Callback):
     third of a small run's memory; while it measures, it gives them back.
 
     Attributes:
-        bytes: on the device at the peak, on this rank.
+        bytes: bytes on the device at the peak, on this rank.
         host: bytes of the CPU's memory at the peak, on this rank; 0 beside a GPU where the kernel keeps no such record.
-        seconds: of the last step.
+        seconds: time of the last step.
 
     Raises:
         UserError: training began on CPUs where the kernel keeps no such record.

@@ -1,4 +1,4 @@
-"""What a training run will need, and how far its context could reach."""
+"""Plans: what a training run will need, and how far its context could reach."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -23,7 +23,7 @@ CLOSE = 0.99
 
 
 class Memory(NamedTuple):
-    """What there is.
+    """The memory that there is for a step.
 
     Attributes:
         device: bytes of a device.
@@ -39,15 +39,15 @@ class Memory(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Of one device and one step.
+    """Needs of one training step on one device, and the longest context that fits.
 
     Attributes:
         context_length: tokens of a sequence.
-        tokens: of the device's batch.
+        tokens: tokens of the device's batch.
         peak: bytes on the device by part when most are held.
         host: bytes in the CPU's memory beside a GPU.
-        seconds: of a step, from rates measured on the device; communication is not in it.
-        memory: that there is.
+        seconds: time of a step, from rates measured on the device; communication is not in it.
+        memory: the memory that there is.
         longest: context length in tokens whose step fits into that memory, 0 if none does.
     """
 
@@ -61,12 +61,12 @@ class Plan(NamedTuple):
 
 
 def seconds(trace: Trace, rates: Mapping[Work, float]) -> float:
-    """Of a step that does one kind of work after another."""
+    """Time of a step that does one kind of work after another, in seconds."""
     return sum(amount / rates[work] for work, amount in trace.work.items())
 
 
 def memory_of(device: torch.device, processes: int) -> Memory:
-    """What a device and the host it is in have for each of so many processes there."""
+    """The memory that a device and its host have for each of so many processes on that host."""
     host = psutil.virtual_memory().available / processes
     if device.type == "cuda":
         return Memory(torch.cuda.get_device_properties(device).total_memory, host)
@@ -107,9 +107,9 @@ def settle(tracer: Tracer, trace: Trace, memory: Memory, memory_gib: float | Non
     """The traced step, whose layers keep least, as it is when `auto` has let them climb.
 
     Args:
-        tracer: of its model.
-        trace: of the step.
-        memory: that there is.
+        tracer: traces steps of the model.
+        trace: the traced step.
+        memory: the memory that there is.
         memory_gib: GiB of it that `auto` may fill, all but a reserve by default.
     """
     limit = fillable(memory.device, memory.device, memory_gib)

@@ -1,4 +1,4 @@
-"""How fast the device at hand works."""
+"""Speed of the device at hand, measured."""
 
 from collections.abc import Callable, Mapping
 
@@ -23,11 +23,11 @@ def rates(
     """FLOP or bytes a second of each kind of work, measured in the model's own sizes.
 
     Args:
-        config: of the model.
+        config: the model's config.
         head_dim: dimensions of a head.
-        tokens: of a batch.
-        dtype: of the computation.
-        device: that computes.
+        tokens: tokens of a batch.
+        dtype: dtype of the computation.
+        device: the device that computes.
     """
     rows = min(tokens, TOKENS)
 

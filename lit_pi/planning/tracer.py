@@ -34,12 +34,12 @@ AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 class Trace(NamedTuple):
-    """What one device holds and does in a step.
+    """Memory and work of one device in a step.
 
     Attributes:
         context_length: tokens of a sequence.
         peak: bytes by part when most are held.
-        work: FLOP and bytes.
+        work: FLOP, or bytes read and written, by kind of work.
         host: bytes in the CPU's memory beside a GPU.
         kept: bytes of activations that the forward pass leaves to the backward pass.
     """
@@ -52,7 +52,7 @@ class Trace(NamedTuple):
 
     @property
     def bytes(self) -> float:
-        """On the device at the peak."""
+        """Bytes on the device at the peak."""
         return sum(self.peak.values())
 
 
@@ -64,15 +64,15 @@ class Tracer:
     them.
 
     Args:
-        trainer: says precision, parallelism and devices.
-        module: says everything about the model.
-        data: says the batches.
+        trainer: gives precision, parallelism and devices.
+        module: gives everything about the model.
+        data: gives the size of the batches.
         on_step: called after each step.
 
     Attributes:
-        model: without data.
+        model: the model, without data.
         context_ranks: ranks that split a sequence.
-        dtype: of the computation.
+        dtype: dtype of the computation.
 
     Raises:
         UserError: a step is asked for that gathers keys and values, in a process of a group that is at work.
@@ -138,7 +138,7 @@ class Tracer:
         return model
 
     def set_modes(self, modes: Sequence[CheckpointingMode]) -> None:
-        """Of checkpointing, for each layer."""
+        """Set each layer's mode of activation checkpointing."""
         for layer, mode in zip(self.model.layer_forwards, modes, strict=True):
             layer.mode = mode
 
@@ -239,7 +239,7 @@ def _materialise(model: nn.Module) -> None:
 
 
 def _state_bytes(module: LitLlama, dtype: torch.dtype) -> int:
-    """Of an optimizer's states of a few weights."""
+    """Bytes of the optimizer's states of a few weights."""
     sample = nn.Parameter(torch.zeros(4096, dtype=dtype))
     sample.grad = torch.zeros_like(sample)
     optimizer = module.make_optimizer([sample])

@@ -1,11 +1,9 @@
 """Lightning's Trainer, which also plans."""
 
-from functools import partial
 from math import ceil
 
 from lightning.pytorch import Trainer
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from lit_pi.datamodules import LongContextData
@@ -16,12 +14,13 @@ from lit_pi.planning.measure import StepMeter
 from lit_pi.planning.plan import TRACES, Plan, memory_of, search, seconds, settle
 from lit_pi.planning.rates import rates
 from lit_pi.planning.tracer import Tracer
+from lit_pi.progress import progress
 
 GIB = 2**30
 
 
 class PlanningTrainer(Trainer):
-    """Lightning's Trainer with `plan` beside `fit`."""
+    """Lightning's Trainer, which can also plan a run."""
 
     def plan(
         self,
@@ -34,13 +33,13 @@ class PlanningTrainer(Trainer):
         """Predict the memory and time of a training step, and the longest context that fits.
 
         Args:
-            model: what `fit` would train.
-            datamodule: with which batches.
+            model: the model that `fit` would train.
+            datamodule: the data, whose batches the step gets.
             verify: run two steps, or those in which layers climb under `auto` and one more, and show what was
                 measured beside what was predicted.
-            memory_gib: GiB of a device; what it has by default.
-            host_memory_gib: GiB of the CPU's memory for what each GPU moves there; its share of what is free by
-                default.
+            memory_gib: GiB of memory that a device has; by default what the device at hand has.
+            host_memory_gib: GiB of the CPU's memory for what each GPU moves there; by default its share of what is
+                free.
 
         Raises:
             UserError: `memory_gib` or `host_memory_gib` is not positive.
@@ -53,9 +52,8 @@ class PlanningTrainer(Trainer):
             memory = memory._replace(host=_bytes("host_memory_gib", host_memory_gib))
         checkpointing = model.activation_checkpointing
         climbs = checkpointing.climbs(device.type == "cuda")
-        with Progress(disable=not self.is_global_zero, transient=True) as progress:
-            task = progress.add_task("Tracing steps", total=1 + TRACES + climbs * (len(LADDER) + STEPS - 1))
-            tracer = Tracer(self, model, datamodule, partial(progress.advance, task))
+        with progress("Tracing steps", total=1 + TRACES + climbs * (len(LADDER) + STEPS - 1)) as bar:
+            tracer = Tracer(self, model, datamodule, bar.update)
             trace = tracer.step(datamodule.context_length)
             traces = [trace, *search(tracer, trace, memory)]
             if climbs:

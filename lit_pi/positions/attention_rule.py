@@ -33,11 +33,11 @@ class AttentionRule(ABC):
     def pass_of(
         self, query_positions: Int[Tensor, "batch queries"], key_positions: Int[Tensor, "batch keys"]
     ) -> Int[Tensor, "batch queries keys"]:
-        """Which pass a pair counts in, by its index."""
+        """Index of the pass in which each pair of query and key counts."""
 
 
 def distances(
     query_positions: Int[Tensor, "batch queries"], key_positions: Int[Tensor, "batch keys"]
 ) -> Int[Tensor, "batch queries keys"]:
-    """How many tokens each key stands before each query."""
+    """Distance in tokens from each key to the query after it; negative where the key comes later."""
     return query_positions[:, :, None] - key_positions[:, None, :]

@@ -49,7 +49,7 @@ class PositionStrategy(ABC):
 
     @property
     def attention_rule(self) -> AttentionRule | None:
-        """Which distance a query sees, where that is not how far the key stands before it."""
+        """The rule by which queries see other distances than how far keys stand before them; None without one."""
         return None
 
     def rope_parameters(self, rope: Rope) -> dict[str, Any]:
@@ -162,13 +162,13 @@ class DerivedStrategy(PositionStrategy):
 
     @property
     def prefix_consistent(self) -> bool:
-        """As the other strategy."""
+        """The same as for the inner strategy."""
         return self.inner.prefix_consistent
 
     def attention_scaling(self, rope: Rope, context_length: int) -> float:
-        """As the other strategy."""
+        """The same as for the inner strategy."""
         return self.inner.attention_scaling(rope, context_length)
 
     def target_context_of(self, rope: Rope) -> int:
-        """As the other strategy."""
+        """The same as for the inner strategy."""
         return self.inner.target_context_of(rope)

@@ -96,4 +96,4 @@ _STRATEGIES: dict[str, Callable[[Mapping[str, Any], Rope], PositionStrategy]] = 
     "longrope": _longrope,
     "proportional": _proportional,
 }
-"""How to read each of transformers' rope types."""
+"""Readers of transformers' rope types, by type."""

@@ -25,9 +25,9 @@ class LongRoPE(StretchingStrategy):
         long_factor: a factor for each frequency, in a list or in a JSON file that holds a list, or an object with
             `long_factor` (and `short_factor`, used where the argument is not given).
         short_factor: the same for sequences within the original context; all 1 by default.
-        scale: target context over original context (s = L' / L), for the attention factor.
+        scale: target context over original context (s = L' / L); it sets the attention factor.
         target_context: tokens of context to reach (L'), from which the scale follows; instead of `scale`.
-        attention_factor: on cosine and sine; sqrt(1 + ln s / ln L) by default.
+        attention_factor: factor on cosine and sine; sqrt(1 + ln s / ln L) by default.
 
     Raises:
         UserError: a file cannot be read, a factor is not positive, or there is not one for each frequency.
@@ -96,7 +96,7 @@ def _read(factors: Factors, name: str) -> list[float]:
 
 
 def _in_file(factors: Factors) -> dict[str, Any]:
-    """What a JSON file of factors holds, by name; a bare list is the long factors."""
+    """Read a JSON file of factors, by name; a bare list is the long factors."""
     if not isinstance(factors, str):
         return {}
     try:

@@ -73,7 +73,7 @@ class NTKByParts(StretchingStrategy):
         }
 
     def _kept(self, rope: Rope) -> Float32[Tensor, " half"]:
-        """How much of each frequency is kept (the paper's gamma), from 0 to 1."""
+        """Share of each frequency that is kept (the paper's gamma), from 0 to 1."""
         if self.ramp == "rotations":
             rotations = rope.original_context * rope.inv_freq() / (2 * math.pi)
             return ((rotations - self.beta_slow) / (self.beta_fast - self.beta_slow)).clamp(0, 1)

@@ -21,7 +21,7 @@ class PoSE(TrainPositions):
     Args:
         target_context: tokens of context to train for (L').
         chunks: pieces of a sequence (N), at least 2.
-        seed: of the random cuts and skips.
+        seed: chooses the random cuts and skips.
 
     Raises:
         UserError: fewer than 2 chunks, or a sequence is longer than the target context.
@@ -56,7 +56,7 @@ class PoSE(TrainPositions):
         return torch.Generator().manual_seed(digest)
 
     def _skips(self, positions: Int[Tensor, " seq"], generator: torch.Generator) -> Int[Tensor, " seq"]:
-        """How much later each token of a row stands; the row's pieces skip one by one."""
+        """Tokens by which each token of a row stands later than it would; the row's pieces skip one by one."""
         starts = (positions == 0).nonzero()[:, 0]
         lengths = torch.diff(starts, append=torch.tensor([len(positions)]))
         return torch.cat([self._skips_of_piece(length, generator) for length in lengths.tolist()])

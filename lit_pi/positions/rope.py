@@ -1,4 +1,4 @@
-"""What a rotary position embedding was pre-trained with."""
+"""The rotary position embedding that a model was pre-trained with."""
 
 from typing import NamedTuple
 

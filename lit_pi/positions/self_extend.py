@@ -43,8 +43,8 @@ class GroupedAttention(AttentionRule):
     """Exact distances below the window, floor-divided positions from there on.
 
     Args:
-        group_size: far tokens that share a position.
-        window: tokens.
+        group_size: how many neighbouring far tokens share a position.
+        window: distance in tokens below which positions stay exact.
     """
 
     def __init__(self, group_size: int, window: int) -> None:

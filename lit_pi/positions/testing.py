@@ -17,7 +17,7 @@ def check_contract(
 
     Args:
         position: the strategy.
-        ropes: what models were pre-trained with, for each of which it is checked.
+        ropes: rotary embeddings of pre-training; the strategy is checked for each of them.
         monotonic: whether frequencies must not rise from one to the next, as in every model.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Which positions the tokens of a training sequence get, whatever the strategy makes of them."""
+"""The positions that the tokens of a training sequence get, whatever the strategy makes of them."""
 
 from abc import ABC, abstractmethod
 

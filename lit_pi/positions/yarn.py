@@ -16,7 +16,7 @@ class YaRN(NTKByParts):
         beta_fast: rotations in the original context from which a frequency is kept.
         beta_slow: rotations in the original context up to which a frequency is interpolated.
         ramp: `dimensions`, as its authors' code and transformers do, or `rotations`, as the paper's equation 18 says.
-        attention_factor: sqrt(1 / t), on cosine and sine; from the scale by default.
+        attention_factor: factor on cosine and sine, sqrt(1 / t); it follows from the scale by default.
 
     Raises:
         UserError: not 0 < beta_slow < beta_fast, or an attention factor that is not positive.

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from lit_pi.callbacks import AttentionBounds, Measurements
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, Qwen3Config
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
 from lit_pi import theory
+from lit_pi.callbacks import AttentionBounds, Measurements
 from lit_pi.data.corpora import TextFiles
 from lit_pi.datamodules import LongContextData
 from lit_pi.evaluations import Perplexity

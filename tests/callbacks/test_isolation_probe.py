@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lit_pi.callbacks import IsolationProbe
-from lit_pi.callbacks.isolation_probe import probe
 from strategies import STRATEGIES
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from lit_pi.callbacks import IsolationProbe
+from lit_pi.callbacks.isolation_probe import probe
 from lit_pi.data.corpora import TextFiles
 from lit_pi.datamodules import LongContextData
 from lit_pi.errors import UserError

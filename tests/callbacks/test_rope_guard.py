@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lit_pi.callbacks import RopeGuard
 from strategies import STRATEGIES
 
+from lit_pi.callbacks import RopeGuard
 from lit_pi.cli import LitPiCLI
 from lit_pi.data.corpora import TextFiles
 from lit_pi.datamodules import LongContextData

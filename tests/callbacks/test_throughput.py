@@ -10,10 +10,10 @@ import pytest
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lit_pi.callbacks import Throughput, throughput
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_pi.batches import TrainingBatch
+from lit_pi.callbacks import Throughput, throughput
 from lit_pi.data.corpora import TextFiles
 from lit_pi.datamodules import LongContextData
 from lit_pi.datamodules import long_context as data_module

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 from launched import found_in, launch
 from lightning.pytorch import Trainer
-from lit_pi.callbacks import AttentionBounds
 
+from lit_pi.callbacks import AttentionBounds
 from lit_pi.cli import LitPiCLI
 from lit_pi.errors import UserError
 from lit_pi.models import FromScratch

@@ -1,4 +1,4 @@
-"""Where documents come from, one file a corpus."""
+"""Corpora: where documents come from, one file a corpus."""
 
 from lit_pi.data.corpora.corpus import Corpus, Document, Dropped, Split
 from lit_pi.data.corpora.gov_report import GovReportCorpus

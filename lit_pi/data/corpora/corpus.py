@@ -1,4 +1,4 @@
-"""Where documents come from."""
+"""The base class of corpora, and the documents that they give."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -15,10 +15,10 @@ class Document(NamedTuple):
     """One text.
 
     Attributes:
-        id: what a person recognises it by: a relative path, or `file:line`.
-        text: all of it.
+        id: name by which a person recognises it: a relative path, or `file:line`.
+        text: its whole text.
         source: the part of the corpus it comes from, where the corpus has named parts.
-        prompt: what stands before the text and is read but not learnt.
+        prompt: text that stands before it and is read but not learnt.
         cut: names of its parts that lost tokens to a limit of the corpus.
     """
 
@@ -33,8 +33,8 @@ class Dropped(NamedTuple):
     """A document that is left out; the token store counts it under its reason.
 
     Attributes:
-        id: what a person recognises it by.
-        reason: why, in a few words that many documents may share.
+        id: name by which a person recognises it.
+        reason: why it is left out, in a few words that many documents may share.
     """
 
     id: str
@@ -66,7 +66,7 @@ class Corpus(ABC):
         """
 
     def limited(self, documents: list[Document], first_tokens: FirstTokens) -> list[Document]:
-        """Documents whose parts have no more tokens than the corpus allows; as they are by default.
+        """Cut documents to the tokens that the corpus allows; by default they stay as they are.
 
         Args:
             documents: some of the corpus.
@@ -76,7 +76,7 @@ class Corpus(ABC):
 
     @abstractmethod
     def fingerprint(self, split: Split) -> dict[str, Any]:
-        """What the documents of a split depend on, as plain JSON: it changes when they do.
+        """Everything that the documents of a split depend on, as plain JSON: it changes when they do.
 
         Cheap: paths, sizes, times and options, never the documents themselves.
 
@@ -89,7 +89,7 @@ def split_by_hash(name: str, held_out: float) -> Split:
     """The split that a hash of a document's name puts it into, the same one on every machine.
 
     Args:
-        name: of the document.
+        name: name of the document.
         held_out: share of the documents in `validation`, and again in `test`.
     """
     place = int.from_bytes(hashlib.sha256(name.encode(errors="surrogateescape")).digest()[:8]) / 2**64

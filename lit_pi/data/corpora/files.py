@@ -26,7 +26,7 @@ class File(NamedTuple):
 
     Attributes:
         id: its path below the part of the pattern that is no pattern.
-        fetch: where it lies on this machine; downloads it into the Hugging Face cache when it is on the hub.
+        fetch: gives its path on this machine; downloads it into the Hugging Face cache when it is on the hub.
     """
 
     id: str
@@ -53,7 +53,7 @@ def local_files(patterns: Iterable[str]) -> dict[str, Path]:
 
 
 def all_files(patterns: list[str]) -> list[File]:
-    """The same with those on the hub after them.
+    """The files that patterns name on this machine, and after them those on the hub.
 
     Raises:
         UserError: as `local_files`, or the hub cannot be reached and its files are not in the cache.

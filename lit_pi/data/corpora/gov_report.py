@@ -25,13 +25,14 @@ class GovReportCorpus(TextFiles):
     Records with `report` and `summary`, in Parquet or JSON lines. On the hub: ccdv/govreport-summarization.
 
     Args:
-        train: Parquet or JSONL files in this format (see `TextFiles`); 17,517 reports on the hub.
-        validation: likewise; 973 reports.
-        test: likewise; 973 reports.
+        train: Parquet or JSONL files to train on (see `TextFiles`); 17,517 reports on the hub.
+        validation: files of the `validation` split; 973 reports on the hub.
+        test: files of the `test` split; 973 reports on the hub.
         learn: `report` makes the report a document; `summary` makes report and instruction its prompt, which is read
             but not learnt, and the summary its text.
-        max_report_tokens: of each report, its first ones (15,000 in the paper); None for all.
-        max_summary_tokens: of each summary that is learnt, its first ones (1,000 in the paper); None for all.
+        max_report_tokens: keep only so many first tokens of each report (15,000 in the paper); None keeps all.
+        max_summary_tokens: keep only so many first tokens of each summary that is learnt (1,000 in the paper); None
+            keeps all.
 
     Raises:
         UserError: a limit is less than 1, or there is one on summaries that are not learnt.
@@ -70,11 +71,11 @@ class GovReportCorpus(TextFiles):
         return "gov_report"
 
     def of_reports(self) -> "GovReportCorpus":
-        """The same files, of which the report is the document."""
+        """A corpus of the same files in which each report is a document."""
         return GovReportCorpus(self.files["train"], self.files["validation"], self.files["test"])
 
     def fingerprint(self, split: Split) -> dict[str, Any]:
-        """With what is learnt, and the limits."""
+        """The files' fingerprint, with what is learnt and the limits."""
         limits = {"max_report_tokens": self.max_report_tokens, "max_summary_tokens": self.max_summary_tokens}
         return super().fingerprint(split) | {"learn": self.learn, **limits}
 

@@ -14,9 +14,9 @@ class PG19Corpus(TextFiles):
     perplexity on the whole test split of 100 books (section 3.2, table 1).
 
     Args:
-        train: Parquet or JSONL files (see `TextFiles`); 28,602 books on the hub.
-        validation: likewise; 50 books.
-        test: likewise; 100 books.
+        train: Parquet or JSONL files to train on (see `TextFiles`); 28,602 books on the hub.
+        validation: files of the `validation` split; 50 books on the hub.
+        test: files of the `test` split; 100 books on the hub.
     """
 
     bring: ClassVar[str] = (

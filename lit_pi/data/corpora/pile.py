@@ -15,13 +15,13 @@ class PileCorpus(TextFiles):
     the long ones, and what it leaves out is counted.
 
     Args:
-        train: JSONL files in this format (see `TextFiles`).
-        validation: likewise.
-        test: likewise.
+        train: JSONL files to train on (see `TextFiles`).
+        validation: JSONL files of the `validation` split.
+        test: JSONL files of the `test` split.
         weights: for each source by its `pile_set_name`, how many training sequences are drawn from it in relation to
             the others; by default sequences are drawn from all documents alike.
         min_bytes: documents with fewer UTF-8 bytes are left out.
-        where: only documents whose fields have this value, for example `{meta.pile_set_name: [Books3, ArXiv]}`.
+        where: take only documents whose fields have this value, for example `{meta.pile_set_name: [Books3, ArXiv]}`.
     """
 
     bring: ClassVar[str] = (

@@ -15,10 +15,10 @@ class ProofPileCorpus(TextFiles):
     `max_documents` and `max_tokens` of `Perplexity` draw them.
 
     Args:
-        train: JSONL files in this format (see `TextFiles`).
-        validation: likewise.
-        test: likewise.
-        where: only documents whose fields have this value, for example those of arXiv.
+        train: JSONL files to train on (see `TextFiles`).
+        validation: JSONL files of the `validation` split.
+        test: JSONL files of the `test` split.
+        where: take only documents whose fields have this value, for example those of arXiv.
     """
 
     bring: ClassVar[str] = (

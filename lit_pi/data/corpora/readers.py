@@ -16,12 +16,12 @@ PARQUET_ROWS = 64
 
 
 class Record(NamedTuple):
-    """What a document is made of.
+    """A record of a file, of which a document is made.
 
     Attributes:
-        id: what a person recognises it by.
-        place: where it stands, for messages.
-        fields: of a JSON object or a row; a plain text's only one is the one that was asked for.
+        id: name by which a person recognises it.
+        place: file and line, for messages.
+        fields: the fields of a JSON object or a row; a plain text has one, the first that was asked for.
     """
 
     id: str
@@ -33,8 +33,8 @@ class Undecodable(NamedTuple):
     """A record whose text is not valid Unicode.
 
     Attributes:
-        id: what a person recognises it by.
-        problem: where it is broken.
+        id: name by which a person recognises it.
+        problem: the place where it is broken, for messages.
     """
 
     id: str
@@ -42,11 +42,11 @@ class Undecodable(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """How to read.
+    """Options of reading.
 
     Attributes:
         fields: top-level fields or columns that are wanted; the first is the text.
-        encodings: of plain text files, tried in order; records are UTF-8 by their formats' definition.
+        encodings: encodings of plain text files, tried in order; records are UTF-8 by their formats' definition.
         replace: put U+FFFD in place of what is not valid Unicode.
     """
 
@@ -61,7 +61,7 @@ def read_records(path: Path, name: str, reading: Reading) -> Iterator[Record | U
     Args:
         path: a file of a supported format.
         name: the file's id; lines and rows append their number, counted from 1.
-        reading: what and how.
+        reading: the fields and encodings to read.
 
     Raises:
         UserError: the file cannot be read or is damaged.
@@ -153,4 +153,4 @@ FORMATS: dict[str, Reader] = {
     ".jsonl.zst": _read_jsonl,
     ".parquet": _read_parquet,
 }
-"""How to read files by their ending."""
+"""Readers of files, by their ending."""

@@ -17,12 +17,12 @@ class RedPajamaCorpus(TextFiles):
     hash of their ids holds documents out.
 
     Args:
-        train: for each source its JSONL files (see `TextFiles`).
-        held_out: share of the documents in `validation`, and again in `test`.
+        train: JSONL files to train on, by the name of their source (see `TextFiles`).
+        held_out: share of the documents that goes into `validation`, and again into `test`.
         weights: for each source, how many training sequences are drawn from it in relation to the others; by default
             sequences are drawn from all documents alike.
         min_bytes: documents with fewer UTF-8 bytes are left out.
-        where: only documents whose fields have this value, or one of these.
+        where: take only documents whose fields have this value, or one of these.
     """
 
     bring: ClassVar[str] = (

@@ -23,8 +23,8 @@ class TextFiles(Corpus):
 
     Args:
         train: files to train on: a pattern, a list of them, or for each named source its pattern or patterns.
-        validation: files of the `validation` split, likewise.
-        test: files of the `test` split, likewise.
+        validation: files of the `validation` split, given in the same ways.
+        test: files of the `test` split, given in the same ways.
         held_out: instead of files for `validation` and `test`, the share of the documents of `train` that a hash of
             their ids puts into each of them.
         text_field: key or column of the text in JSONL and Parquet files.
@@ -32,10 +32,10 @@ class TextFiles(Corpus):
             default the name that `train` gives to its files.
         weights: for each source, how many training sequences are drawn from it in relation to the others; by default
             sequences are drawn from all documents alike.
-        where: only documents whose fields (dots between levels) have this value, or one of these.
+        where: take only documents whose fields (dots between levels) have this value, or one of these.
         min_bytes: documents with fewer UTF-8 bytes are left out.
-        encodings: of plain text files, tried in order; JSONL and Parquet are UTF-8 by definition.
-        undecodable: what is in none of the encodings can `stop` the command, be left out (`drop`), or be read with
+        encodings: encodings of plain text files, tried in order; JSONL and Parquet are UTF-8 by definition.
+        undecodable: a document in none of the encodings can `stop` the command, be left out (`drop`), or be read with
             U+FFFD in place of what is broken (`replace`).
 
     Raises:
@@ -43,7 +43,7 @@ class TextFiles(Corpus):
     """
 
     bring: ClassVar[str] = "bring the files to this machine and name them instead"
-    """What to do when the hub cannot be reached."""
+    """Advice in the error that the hub cannot be reached."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class TextFiles(Corpus):
 
     @property
     def weights(self) -> Mapping[str, float] | None:
-        """As given."""
+        """The weights as they were given."""
         return self._weights
 
     def documents(self, split: Split) -> Iterator[Document | Dropped]:

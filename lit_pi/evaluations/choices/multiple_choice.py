@@ -20,6 +20,7 @@ from lit_pi.evaluations.choices.rows import Row, RowEncoder
 from lit_pi.evaluations.choices.scores import ChoiceQuestion, ChoiceScores, accuracies
 from lit_pi.evaluations.choices.tables import choice_differences, choice_tables
 from lit_pi.evaluations.choices.tasks import Question, Task
+from lit_pi.evaluations.drawing import at_most
 from lit_pi.evaluations.evaluation import Evaluation, Found, Results, ScoringBatches
 from lit_pi.evaluations.tables import Table
 
@@ -78,10 +79,9 @@ class MultipleChoice(Evaluation):
         """
         if self.questions:
             return
-        questions = everything = self.task.questions()
-        if self.max_questions is not None:
-            chosen = np.random.default_rng(self.seed).permutation(len(everything))[: self.max_questions]
-            questions = [everything[index] for index in sorted(chosen.tolist())]
+        everything = self.task.questions()
+        chosen = at_most(np.arange(len(everything)), self.max_questions, self.seed)
+        questions = [everything[index] for index in chosen.tolist()]
         encoder = RowEncoder(tokenizer, self.task.answer_context)
         found = list(encoder.encode(questions))
         self._check_lengths(found, encoder.rows)

@@ -4,22 +4,19 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from numpy.typing import NDArray
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from lit_pi.data.tokenizer import plain_backend
 from lit_pi.errors import UserError
 from lit_pi.evaluations.choices.scores import ChoiceQuestion
 from lit_pi.evaluations.choices.tasks.task import Question
+from lit_pi.progress import progress
 
 Tokens = NDArray[np.int32]
 
 QUESTIONS_AT_ONCE = 256
 """Questions encoded in one call, which spreads their texts over the cores."""
-BAR_DELAY = 2.0
-"""Seconds before a progress bar shows."""
 
 
 class Row(NamedTuple):
@@ -61,9 +58,7 @@ class RowEncoder:
             UserError: an option has no token to score, or none before it.
         """
         starts = range(0, len(questions), QUESTIONS_AT_ONCE)
-        for start in tqdm(
-            starts, "Tokenizing questions", delay=BAR_DELAY, disable=getattr(rank_zero_only, "rank", 0) != 0
-        ):
+        for start in progress("Tokenizing questions", starts):
             some = questions[start : start + QUESTIONS_AT_ONCE]
             texts = list(dict.fromkeys(text for question in some for text in self._texts(question)))
             encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)

@@ -14,6 +14,7 @@ from lit_pi.data.store import TokenStore
 from lit_pi.errors import UserError, check_at_least
 from lit_pi.evaluations.decoding.differences import KIND, DecodeDifferenceSums, overall, tolerance_of
 from lit_pi.evaluations.decoding.tables import decode_tables
+from lit_pi.evaluations.drawing import at_most
 from lit_pi.evaluations.evaluation import Evaluation, Found, Results
 from lit_pi.evaluations.tables import Table
 
@@ -94,9 +95,7 @@ class DecodeConsistency(Evaluation):
                 f"no document of {self.corpus.name}, {self.split}, fills a window of {self.context_length} tokens: "
                 f"the longest has {store.lengths.max()}; lower context_length or bring longer documents"
             )
-        if self.max_documents is not None:
-            documents = np.random.default_rng(self.seed).permutation(documents)[: self.max_documents]
-        for index in sorted(documents.tolist()):
+        for index in at_most(documents, self.max_documents, self.seed).tolist():
             tokens = np.concatenate((np.array(bos, np.int64), store.document(index)[:own].astype(np.int64)))
             prompt, target = np.split(tokens, [-self.steps])
             self.samples.append(PromptSample(prompt, self.context_length, target=target))

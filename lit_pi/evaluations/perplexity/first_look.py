@@ -7,7 +7,6 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from lit_pi.batches import ScoringBatch
@@ -15,14 +14,13 @@ from lit_pi.evaluations.evaluation import Probe
 from lit_pi.evaluations.perplexity.pilot import choose
 from lit_pi.evaluations.perplexity.token_scores import TokenScores, series_of
 from lit_pi.evaluations.perplexity.window_batches import WindowBatches
+from lit_pi.progress import progress
 
 if TYPE_CHECKING:
     from lit_pi.evaluations.perplexity.perplexity import Perplexity
 
 PROBE_SHARE = 0.03
 """A probe may read this share of the evaluation's tokens."""
-DELAY = 2.0
-"""Seconds before a progress bar appears."""
 
 
 def settle_windows(name: str, evaluation: "Perplexity", tokenizer: PreTrainedTokenizerFast, probe: Probe) -> None:
@@ -37,7 +35,7 @@ def settle_windows(name: str, evaluation: "Perplexity", tokenizer: PreTrainedTok
     scores = TokenScores(series_of(plans), evaluation.lengths.tolist()).to(probe.device)
     scores.process_group = ranks.group
     own = range(ranks.rank, len(batches), ranks.size)
-    for index in tqdm(own, f"Pilot of {name}", delay=DELAY, disable=ranks.rank > 0 or ranks.repeats):
+    for index in progress(f"Pilot of {name}", own):
         batch = batches[index]
         token_nll = probe.score(batch)
         scored, targets = batch.scored.to(probe.device), batch.targets.to(probe.device)

@@ -16,6 +16,7 @@ from lit_pi.data.generation import GenerationBatches
 from lit_pi.data.store import TokenStore
 from lit_pi.data.token_bytes import TokenBytes
 from lit_pi.errors import UserError, check_at_least
+from lit_pi.evaluations.drawing import at_most
 from lit_pi.evaluations.evaluation import Evaluation, Found, Probe, Results, ScoringBatches
 from lit_pi.evaluations.figures import Picture
 from lit_pi.evaluations.perplexity.definitions import Floats
@@ -153,9 +154,7 @@ class Perplexity(Evaluation):
                 f"no document of {self.corpus.name}, {self.split}, has the {self.min_tokens} tokens of min_tokens: "
                 f"the longest has {self.store.lengths.max()}"
             )
-        if self.max_documents is not None:
-            documents = np.random.default_rng(self.seed).permutation(documents)[: self.max_documents]
-        self.documents = np.sort(documents)
+        self.documents = at_most(documents, self.max_documents, self.seed)
         self.lengths = lengths[self.documents]
         if self.num_windows is not None:
             self.draw(self.num_windows)

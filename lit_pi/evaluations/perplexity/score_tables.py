@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from lit_pi.batches import Scheme
 from lit_pi.errors import UserError
-from lit_pi.evaluations.parquet import beside
 from lit_pi.evaluations.perplexity.measures import SeriesTotals
 from lit_pi.evaluations.perplexity.token_scores import Series, TokenLosses
+from lit_pi.files import beside
 
 ROW_GROUP = 1 << 20
 """Rows (tokens) that are in memory at once, and a row group of the file."""

@@ -12,12 +12,10 @@ from lit_pi.evaluations.perplexity.loss_by_position import position_figure
 from lit_pi.evaluations.perplexity.measures import CurvePoint
 from lit_pi.evaluations.perplexity.paired import PairedPerplexity, paired_perplexities
 from lit_pi.evaluations.perplexity.window_sums import Bucket
+from lit_pi.evaluations.perplexity.windows import BOS
 from lit_pi.evaluations.records import Records, Run, label
 from lit_pi.evaluations.statistics.document_intervals import FEW_DOCUMENTS
 from lit_pi.evaluations.tables import Table, interval
-
-BOS = {"every": "<bos> before every window", "first": "<bos> before first windows", "none": "no <bos>"}
-"""The rules, as a person reads them."""
 
 
 def perplexity_tables(found: Found) -> list[Table]:

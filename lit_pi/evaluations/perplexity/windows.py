@@ -11,7 +11,7 @@ A shorter window is a prefix of a longer one, so at each b only the longest that
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from math import ceil
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,12 @@ from lit_pi.data.ranks import share_out
 from lit_pi.errors import UserError
 
 Bos = Literal["every", "first", "none"]
+BOS: dict[Bos, str] = {
+    "every": "<bos> before every window",
+    "first": "<bos> before first windows",
+    "none": "no <bos>",
+}
+"""The rules, as a person reads them."""
 
 
 class Window(NamedTuple):
@@ -137,8 +143,7 @@ class WindowPlan:
             tokens: of the document.
         """
         numbers = np.arange(self.count(context_length, tokens), dtype=np.int64)
-        bos = (numbers == 0) if self.bos == "first" else np.full(len(numbers), self.bos == "every")
-        ends = np.minimum(numbers * self.stride + context_length - bos, tokens)
+        ends = np.minimum(self._end(context_length, numbers), tokens)
         return np.concatenate(([int(self.bos == "none")], ends))
 
     def windows(self, document: int, tokens: int) -> Iterable[tuple[Shape, Window]]:
@@ -157,11 +162,11 @@ class WindowPlan:
                 groups[shape].append(window)
         return dict(sorted(groups.items(), key=lambda group: -group[0].length))
 
-    def _has_bos(self, number: int) -> bool:
-        return self.bos == "every" or (self.bos == "first" and number == 0)
+    def _has_bos(self, number: Any) -> Any:  # of one window, or of an array of them
+        return (self.bos == "every") | ((self.bos == "first") & (number == 0))
 
-    def _end(self, length: int, number: int) -> int:
-        """The token after the last one that a window holds."""
+    def _end(self, length: int, number: Any) -> Any:
+        """The token after the last one that a window, or each of an array of windows, holds."""
         return number * self.stride + length - self._has_bos(number)
 
     def count(self, length: int, tokens: int) -> int:

@@ -6,9 +6,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from rich.console import Console
-from rich.progress import track
 from transformers import PreTrainedTokenizerFast
 
 from lit_pi.batches import Decoding, GenerationBatch
@@ -16,6 +13,7 @@ from lit_pi.data.corpora.corpus import Corpus, Document, Split
 from lit_pi.data.generation import GenerationBatches, PromptEncoder, PromptSample, continuation, decoding_of
 from lit_pi.data.tokenizer import first_tokens, plain_backend, tokenizer_fingerprint
 from lit_pi.errors import UserError, check_at_least
+from lit_pi.evaluations.drawing import at_most
 from lit_pi.evaluations.evaluation import Evaluation, Found, Results
 from lit_pi.evaluations.summaries.scores import (
     KIND,
@@ -28,6 +26,7 @@ from lit_pi.evaluations.summaries.scores import (
 )
 from lit_pi.evaluations.summaries.tables import summary_tables
 from lit_pi.evaluations.tables import Table
+from lit_pi.progress import progress
 
 AT_ONCE = 16
 """Long documents that are cut together."""
@@ -115,9 +114,7 @@ class Summarization(Evaluation):
             "Summarization", tokenizer, self.max_new_tokens, self.temperature, self.top_p, self.stop_at_eos
         )
         found = [item for item in self.corpus.documents(self.split) if isinstance(item, Document)]
-        places = np.arange(len(found))
-        if self.max_documents is not None:
-            places = np.sort(np.random.default_rng(self.seed).permutation(places)[: self.max_documents])
+        places = at_most(np.arange(len(found)), self.max_documents, self.seed)
         self._left_out = len(found) - len(places)
         documents = self._limited([found[place] for place in places.tolist()], tokenizer)
         self._check(documents)
@@ -141,10 +138,8 @@ class Summarization(Evaluation):
 
     def _limited(self, documents: list[Document], tokenizer: PreTrainedTokenizerFast) -> list[Document]:
         cut = partial(first_tokens, plain_backend(tokenizer))
-        quiet = rank_zero_only.rank != 0  # type: ignore[attr-defined]
-        starts = range(0, len(documents), AT_ONCE)
         found = []
-        for start in track(starts, "Cutting documents", console=Console(stderr=True), transient=True, disable=quiet):
+        for start in progress("Cutting documents", range(0, len(documents), AT_ONCE)):
             found += self.corpus.limited(documents[start : start + AT_ONCE], cut)
         return found
 

@@ -49,12 +49,12 @@ def attend(
         module: the attention layer.
         query: `[batch, heads, queries, head_dim]`.
         key: `[batch, kv_heads, keys, head_dim]`.
-        value: likewise.
-        attention_mask: what `document_mask` gives, or None for causal attention.
-        scaling: of the scores.
-        dropout: of the weights; there is none under a block mask (see `blocks_are_fastest`).
+        value: `[batch, kv_heads, keys, head_dim]`.
+        attention_mask: a mask made by `document_mask`, or None for causal attention.
+        scaling: factor on the scores.
+        dropout: share of the attention weights to drop; there is none under a block mask (see `blocks_are_fastest`).
         sequence_split: over ranks, of which each has queries, keys and values of its own positions.
-        kwargs: of transformers.
+        kwargs: further arguments that transformers passes, which are not used.
 
     Returns:
         `[batch, queries, heads, head_dim]`, and no weights.
@@ -86,8 +86,8 @@ def document_mask(
 
     Args:
         document_ids: tokens with equal ids are of one document.
-        blocks: as blocks of queries and keys that see each other, so that others cost nothing; else as a matrix.
-        places: of the queries in the sequence, ascending; all by default.
+        blocks: make blocks of queries and keys that see each other, so that others cost nothing; else a matrix.
+        places: places of the queries in the sequence, ascending; all by default.
     """
     # For fewer queries than a block, FlexAttention takes its kernel for decoding, which cannot learn.
     queries = document_ids.shape[1] if places is None else len(places)
@@ -112,10 +112,10 @@ def blocks_are_fastest(device: torch.device, dtype: torch.dtype, head_dim: int, 
     """Whether FlexAttention isolates documents: on GPUs, with a warning where it cannot there.
 
     Args:
-        device: of the model.
-        dtype: of its weights.
+        device: where the model runs.
+        dtype: dtype of its weights.
         head_dim: dimensions of a head.
-        dropout: of attention weights.
+        dropout: share of the attention weights to drop.
     """
     # Without a GPU it has no backward. Its GPU kernels sum in float32 whatever the inputs are: who asks for float64
     # asks for more.

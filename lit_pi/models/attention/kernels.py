@@ -1,4 +1,4 @@
-"""Which of torch's kernels computes attention."""
+"""The kernel that computes attention, and the choice of another one."""
 
 import warnings
 from typing import Literal
@@ -45,11 +45,11 @@ def kernel_in_use(
     Warns when that is the one which holds all scores in memory, where there are others.
 
     Args:
-        device: of the model.
-        dtype: of the computation.
+        device: where the model runs.
+        dtype: dtype of the computation.
         head_dim: dimensions of a head.
-        context_length: tokens.
-        masked: under a dense mask.
+        context_length: length of the sequences in tokens.
+        masked: whether attention runs under a dense mask.
     """
     query = torch.empty(1, 1, context_length, head_dim, device=device, dtype=dtype)
     mask = torch.ones(1, 1, 1, context_length, device=device, dtype=torch.bool) if masked else None

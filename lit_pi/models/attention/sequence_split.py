@@ -22,21 +22,21 @@ ALIGNMENT = 32
 
 
 class SequenceSplit:
-    """Which positions of the sequences at hand this rank computes, and how it learns what the others have.
+    """The positions of the sequences at hand that this rank computes, and the exchange with the other ranks.
 
     The sequence is cut into twice as many chunks as ranks, and each rank takes one from the front and its counterpart
     from the back: under causal attention all then compute as much. Padding on the right makes the chunks equal.
 
     Args:
         mesh: the ranks, in one dimension.
-        position_ids: of the whole sequences, in tokens.
+        position_ids: positions of the whole sequences, in tokens.
         scored: positions to score, ascending, or None for all.
 
     Attributes:
         mesh: the ranks.
         places: index in the padded sequence of each position of this rank, ascending.
-        own_scored: which of this rank's positions are to be scored, or None for all.
-        key_position_ids: of the whole sequences with padding, in tokens.
+        own_scored: those of this rank's positions that are to be scored, or None for all.
+        key_position_ids: positions of the whole sequences with padding, in tokens.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class SequenceSplit:
         return self.own(spread, IGNORE)[:, self.own_scored]
 
     def all_scores(self, scores: Shaped[Tensor, "rows own_scored"]) -> Shaped[Tensor, "rows scored"]:
-        """What all ranks found at their scored positions, from what this one did."""
+        """Gather what all ranks found at their scored positions, given what this one found."""
         if self.own_scored is None:
             return self.gather(scores, dim=1, places=self._seq)
         spread = scores.new_zeros(len(scores), len(self.places)).index_copy(1, self.own_scored, scores)
@@ -104,12 +104,12 @@ def ring_attention(
     """Causal attention of the parts that `SequenceSplit` makes: keys and values pass from rank to rank (torch's own).
 
     Args:
-        query: of this rank.
-        key: of this rank.
-        value: of this rank.
+        query: queries of this rank.
+        key: keys of this rank.
+        value: values of this rank.
         mesh: the ranks.
-        dropout: of the weights.
-        scaling: of the scores.
+        dropout: share of the attention weights to drop.
+        scaling: factor on the scores.
     """
     _enable_ring()
     grouped = query.shape[1] != key.shape[1]

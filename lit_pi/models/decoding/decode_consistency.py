@@ -16,8 +16,8 @@ class BothWays(NamedTuple):
     """Negative log-likelihoods of the same tokens, in nats.
 
     Attributes:
-        token_nll: by one pass over each row alone, without a cache.
-        decoded_nll: by a pass over the prompts and a step for every token after them, with a cache.
+        token_nll: measured in one pass over each row alone, without a cache.
+        decoded_nll: measured in a pass over the prompts and a step for every token after them, with a cache.
     """
 
     token_nll: Float[Tensor, "batch target"]

@@ -85,7 +85,7 @@ def choose(
     """The next token of each row.
 
     Args:
-        logits: of the next token.
+        logits: logits of the next token.
         decoding: whether it is the most likely one or a sample.
         draws: numbers from 0 to 1, which choose the sample by the inverse of its distribution function.
     """

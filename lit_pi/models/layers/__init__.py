@@ -1,1 +1,1 @@
-"""How a decoder layer and the loss run."""
+"""Decoder layers and the loss, and how they run."""

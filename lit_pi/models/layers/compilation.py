@@ -9,7 +9,7 @@ import torch
 from lit_pi.errors import UserError
 
 BACKEND = "inductor"
-"""Of torch.compile."""
+"""The backend of torch.compile."""
 
 VARIANTS = 64
 """Graphs of one function at most: what layers keep, with and without gradients, masks, and shapes that come late."""

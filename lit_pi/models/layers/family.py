@@ -1,4 +1,4 @@
-"""Which models are computed as LLaMA is."""
+"""The models that are computed as LLaMA is."""
 
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from transformers.models.mistral.modeling_mistral import MistralDecoderLayer

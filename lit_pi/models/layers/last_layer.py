@@ -20,7 +20,7 @@ def last_layer(
     Of a window of 32,768 tokens it spares LLaMA-7B about 3 % of all operations.
 
     Args:
-        layer: of `LLAMA_FAMILY`.
+        layer: a layer of `LLAMA_FAMILY`.
         hidden_states: the layer's input.
         scored: positions, ascending.
         phases: cosine and sine of all positions.

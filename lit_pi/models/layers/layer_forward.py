@@ -18,7 +18,7 @@ from lit_pi.models.rotary import RotaryEmbedding
 from lit_pi.models.training.offload import KeptOnCpu
 
 CheckpointingMode = Literal["none", "full", "attention_saved", "products_saved"]
-"""What is checkpointed: nothing, all but the layer's input, or all but that and what the named kernels give."""
+"""Modes of checkpointing: of nothing, of all but the layer's input, or of all but that and what named kernels give."""
 
 ATTENTION_KERNELS: list[Any] = [
     torch.ops.aten._scaled_dot_product_cudnn_attention.default,
@@ -27,14 +27,14 @@ ATTENTION_KERNELS: list[Any] = [
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
     torch.ops.higher_order.flex_attention,
 ]
-"""What `attention_saved` keeps the results of; other attention runs again with the rest of its layer."""
+"""Operations whose results `attention_saved` keeps; other attention runs again with the rest of its layer."""
 
 MATRIX_PRODUCTS: list[Any] = [
     torch.ops.aten.mm.default,
     torch.ops.aten.addmm.default,
     torch.ops.aten._scaled_mm.default,
 ]
-"""What `products_saved` keeps the results of too."""
+"""Operations whose results `products_saved` keeps too."""
 
 SAVED: dict[CheckpointingMode, list[Any]] = {
     "attention_saved": ATTENTION_KERNELS,
@@ -42,20 +42,20 @@ SAVED: dict[CheckpointingMode, list[Any]] = {
 }
 
 PRUNED_SHARE = 0.5
-"""Of a window's positions: with more of them, the matrix of who sees whom costs the last layer more than it spares."""
+"""Share of a window's positions: beyond it, the matrix of who sees whom costs the last layer more than it spares."""
 
 
 class LayerForward:
     """Stands in for the `forward` of a decoder layer; parameters keep their names, and gradients their values.
 
     Args:
-        layer: of the model.
-        rotary: whose state an attention rule reads inside the layer.
+        layer: the decoder layer.
+        rotary: the rotary embedding, whose state an attention rule reads inside the layer.
 
     Attributes:
-        mode: of checkpointing, where gradients are wanted.
-        offload: keep in the CPU's memory until the backward pass what is kept.
-        pin: in memory that GPUs read directly.
+        mode: how the layer is checkpointed where gradients are wanted.
+        offload: move what is kept to the CPU's memory until the backward pass.
+        pin: keep it in memory that GPUs read directly.
         compiled: run as one graph, the same for all layers; not while decoding with a cache, under attention rules, or
             where sequences are split over ranks.
         scored: positions to compute alone, where that is exact; only the last layer may leave out others.

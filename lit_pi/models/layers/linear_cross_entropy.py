@@ -48,8 +48,8 @@ def linear_cross_entropy(
     gradient of `weight` is summed over chunks in float32.
 
     Args:
-        hidden_states: of the last layer, normalised.
-        weight: of the output layer.
+        hidden_states: output of the last layer, normalised.
+        weight: the output layer's matrix.
         targets: token ids, or -100 (torch's `ignore_index`).
         ranked: give the number of tokens with strictly larger logits too, else None.
     """

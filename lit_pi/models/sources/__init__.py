@@ -1,1 +1,1 @@
-"""Where weights come from: drawn at random, or read from disk."""
+"""Sources of weights: drawn at random, or read from disk."""

@@ -24,8 +24,8 @@ class SavedCheckpoint(NamedTuple):
     """A lit_pi checkpoint without its training state.
 
     Attributes:
-        config: in effect when it was saved.
-        weights: by their names in the Hugging Face model; under an adapter only those that were trained.
+        config: the model's config, with the positions in effect when it was saved.
+        weights: tensors by their names in the Hugging Face model; under an adapter only those that were trained.
         adapter: arguments of `LoRA`, if there was one.
         base: arguments of the `Pretrained` model that was adapted.
     """
@@ -64,7 +64,7 @@ def model_record(model: LanguageModel) -> dict[str, Any]:
 
 
 def read_content(path: Path) -> dict[str, Any]:
-    """What a checkpoint, a file or a folder of shards, holds; of shards without the weights. Memory-mapped.
+    """Read what a checkpoint holds, memory-mapped; of a folder of shards everything but the weights.
 
     Raises:
         UserError: it is no checkpoint, or not one of lit_pi.

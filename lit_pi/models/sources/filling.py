@@ -26,9 +26,9 @@ class Filling:
     Until then their parameters are stand-ins on the CPU, which hold one number each: adapters are made beside them.
 
     Args:
-        model: on the meta device.
+        model: the model, on the meta device.
         give: sets the values of a module's own weights; they come with their names in the model.
-        device: of the weights.
+        device: where the weights are made.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Where a model's weights come from: random, a Hugging Face model, or a lit_pi checkpoint."""
+"""Sources of a model's weights: random, a Hugging Face model, or a lit_pi checkpoint."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -39,12 +39,12 @@ class ModelSource(ABC):
         """The same as `build`, with weights that each module only gets when it is filled, in the order of `apply`.
 
         Args:
-            device: on which each module's weights are made.
+            device: where each module's weights are made.
         """
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Where the weights come from, as it goes into results."""
+        """The origin of the weights, in a few words that go into results."""
 
 
 class FromScratch(ModelSource):
@@ -108,7 +108,7 @@ class Pretrained(ModelSource):
     Args:
         path: a directory in Hugging Face format, the run directory of a `fit` (its newest checkpoint), a lit_pi
             `.ckpt` (file or folder of shards), or the id of a model on the hub.
-        original_context: tokens of context of pre-training, where the model's config does not say.
+        original_context: tokens of context in pre-training, needed where the model's config does not say.
     """
 
     def __init__(self, path: str, original_context: int | None = None) -> None:
@@ -185,7 +185,7 @@ class Pretrained(ModelSource):
         return llm, rope, Filling(llm, lambda module, wanted: _copy(weights, wanted), device)
 
     def _stored(self, llm: PreTrainedModel) -> Mapping[str, Tensor] | None:
-        """What can be read one by one, if it is all that the model needs."""
+        """The weights that can be read one by one, if they are all that the model needs; else None."""
         path = self._place()
         if _is_checkpoint(path):
             checkpoint = read_checkpoint(path)

@@ -1,4 +1,4 @@
-"""What a config says about positions: those of pre-training, and those in effect."""
+"""The positions that a config tells of: those of pre-training, and those in effect."""
 
 import copy
 from typing import Any
@@ -21,9 +21,9 @@ def config_in_effect(
     `refusal` says why. What the config says already is left as it says it.
 
     Args:
-        config: of the model.
+        config: the model's config.
         position: the strategy in effect.
-        rope: of pre-training.
+        rope: the rotary embedding of pre-training.
         target_context: tokens of context that the model is for; by default what the strategy is made for.
     """
     said = _says(config, position, rope)
@@ -63,7 +63,7 @@ def rope_of(config: PreTrainedConfig, original_context: int | None = None) -> Ro
     """The rotary embedding of pre-training, as a config tells it.
 
     Args:
-        config: of the model.
+        config: the model's config.
         original_context: tokens of context of pre-training, where the config does not say.
 
     Raises:

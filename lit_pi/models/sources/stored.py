@@ -22,8 +22,8 @@ class Stored(Mapping[str, Tensor]):
     """Tensors by name, each read from disk when it is asked for.
 
     Args:
-        names: of the tensors.
-        read: gives the one of a name.
+        names: names of the tensors.
+        read: reads the tensor of a name.
     """
 
     def __init__(self, names: Iterable[str], read: Callable[[str], Tensor]) -> None:
@@ -41,7 +41,7 @@ class Stored(Mapping[str, Tensor]):
         return iter(self._names)
 
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of tensors."""
         return len(self._names)
 
 
@@ -49,7 +49,7 @@ class Shards:
     """A checkpoint whose ranks wrote a shard each (torch's distributed checkpoint), read by any process alone.
 
     Args:
-        path: its folder.
+        path: the checkpoint's folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -57,12 +57,12 @@ class Shards:
         self._entries = self._reader.metadata.state_dict_metadata
 
     def weights(self, prefix: str) -> Stored:
-        """Those below a prefix, whole, by the rest of their names."""
+        """The tensors whose names begin with a prefix, whole, by the rest of their names."""
         names = [name.removeprefix(prefix) for name in self._entries if name.startswith(prefix)]
         return Stored(names, lambda name: self._load([prefix + name])[prefix + name])
 
     def everything(self, prefix: str) -> dict[str, Any]:
-        """What is below a prefix, by the rest of its names: whole tensors, and what else there is."""
+        """All whose names begin with a prefix, by the rest of their names: whole tensors, and what else there is."""
         found = self._load(name for name in self._entries if name.startswith(prefix))
         return {name.removeprefix(prefix): value for name, value in found.items()}
 

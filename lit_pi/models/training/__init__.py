@@ -1,1 +1,1 @@
-"""What training adds to a model: less memory, float8, adapters."""
+"""Additions to a model that trains: less memory, float8, adapters."""

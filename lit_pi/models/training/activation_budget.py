@@ -22,8 +22,8 @@ class ActivationBudget:
     """Measures steps, in the first of which one layer each stands on a higher rung, and lets layers climb after each.
 
     Args:
-        model: on a GPU, its layers checkpointed with `full`.
-        device: which GPU.
+        model: a model on a GPU, its layers checkpointed with `full`.
+        device: the GPU.
         memory_gib: GiB that may be filled; all but `RESERVE` by default.
     """
 
@@ -79,8 +79,8 @@ def climb(modes: list[CheckpointingMode], kept: dict[CheckpointingMode, int], sp
     """The highest rungs that fit, one rung after the other, the last layers first, whose activations are freed first.
 
     Args:
-        modes: of the layers as they are.
-        kept: bytes that a layer keeps on each rung; one that was not measured is not climbed.
+        modes: the layers' modes as they are.
+        kept: bytes that one layer keeps on each rung; one that was not measured is not climbed.
         spare: bytes to spend beside what the layers keep.
     """
     modes = list(modes)

@@ -10,7 +10,9 @@ from lit_pi.models.layers.layer_forward import CheckpointingMode
 
 @dataclass(frozen=True)
 class ActivationCheckpointing:
-    """What decoder layers keep for the backward pass; gradients are the same.
+    """Activation checkpointing: decoder layers keep less for the backward pass and compute the rest again.
+
+    Gradients are the same.
 
     Args:
         mode: `none` keeps all activations; `full` keeps each layer's input and runs the layer's forward again;

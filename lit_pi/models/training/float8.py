@@ -14,7 +14,7 @@ Float8 = Literal["tensorwise", "rowwise", "rowwise_with_gw_hp"]
 """Recipes of torchao: one scale a tensor (fastest), one a row, or that with weights' gradients in high precision."""
 
 CAPABILITY = (8, 9)
-"""Of the first NVIDIA GPUs whose matrix units take float8."""
+"""Compute capability of the first NVIDIA GPUs whose matrix units take float8."""
 
 
 def use_float8(model: LanguageModel, recipe: Float8, device: torch.device) -> None:

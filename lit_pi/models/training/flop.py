@@ -5,7 +5,7 @@ from torch import nn
 from lit_pi.models.language_model import LanguageModel
 
 CONVENTION = "6N + 6LhqT a token: matrix products and causal attention at half; nothing computed again is credited"
-"""How `Flop` counts, as it goes into results."""
+"""The convention by which `Flop` counts, as it goes into results."""
 
 
 class Flop:
@@ -15,7 +15,7 @@ class Flop:
     it trains. A query costs `4 * heads * head_dim` a layer for each key it sees, and twice that backward.
 
     Args:
-        model: with its adapter.
+        model: the model, with its adapter if it has one.
     """
 
     def __init__(self, model: LanguageModel) -> None:
@@ -25,10 +25,10 @@ class Flop:
         self.per_seen_key = 12 * len(model.decoder_layers) * heads * model.rope.head_dim
 
     def step(self, tokens: int, seen_keys: int) -> int:
-        """Of a step over so many tokens.
+        """Count the operations of a step over so many tokens.
 
         Args:
-            tokens: in all sequences.
+            tokens: number of tokens in all sequences.
             seen_keys: keys that queries see, summed over the tokens: one more than its position for each.
         """
         return self.per_token * tokens + self.per_seen_key * seen_keys

@@ -21,8 +21,8 @@ class LoRA:
 
     Args:
         rank: rows of A and columns of B.
-        alpha: weight of the product, divided by the rank.
-        dropout: of the adapters' inputs.
+        alpha: weight of the product B A, before it is divided by the rank.
+        dropout: share of the adapters' inputs to drop.
         target_modules: names of the linear layers that get adapters.
         train_embeddings: train the input embeddings too (and the output layer where it is tied to them).
         train_norms: train the norms too.
@@ -67,7 +67,7 @@ class LoRA:
 
         Args:
             llm: the model without adapters.
-            weights: what `install` left to train, by its name in the adapted model.
+            weights: the trained tensors, by their names in the adapted model.
 
         Raises:
             UserError: the adapter belongs to another architecture.
@@ -107,7 +107,7 @@ def check_complete(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Check that a state to be saved holds every trained weight, whole: all ranks have to call this.
 
     Args:
-        model: as it trains, sharded or not.
+        model: the model as it trains, sharded or not.
         state: its state dict, which is empty on ranks that do not write.
 
     Raises:

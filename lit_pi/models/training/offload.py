@@ -16,11 +16,11 @@ class Kept(NamedTuple):
     """A tensor in the CPU's memory.
 
     Attributes:
-        device: where it was.
-        dtype: of its elements.
+        device: the device it came from.
+        dtype: dtype of its elements.
         order: its dimensions from the largest stride to the smallest: compiled functions want their strides back.
-        shape: in that order.
-        pieces: flat.
+        shape: its sizes, in that order.
+        pieces: its elements, in flat tensors.
     """
 
     device: torch.device
@@ -31,7 +31,7 @@ class Kept(NamedTuple):
 
 
 class KeptOnCpu(saved_tensors_hooks):
-    """What autograd keeps of the operations inside is moved to the CPU, and back when the backward pass asks for it.
+    """Moves what autograd keeps of the operations inside to the CPU, and back when the backward pass asks for it.
 
     As torch's `save_on_cpu`, in pieces, and without what stays on the GPU anyway: a host's memory then holds almost
     twice as much.

@@ -12,11 +12,11 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lit_pi.callbacks import Measurements
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from transformers import LlamaForCausalLM
 
+from lit_pi.callbacks import Measurements
 from lit_pi.cli import LitPiCLI
 from lit_pi.data.corpora import TextFiles
 from lit_pi.datamodules import LongContextData

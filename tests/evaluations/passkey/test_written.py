@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from lit_pi.callbacks import Measurements
 
+from lit_pi.callbacks import Measurements
 from lit_pi.data.tokenizer import load_tokenizer
 from lit_pi.datamodules import LongContextData
 from lit_pi.errors import UserError

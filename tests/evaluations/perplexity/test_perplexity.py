@@ -12,10 +12,10 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lit_pi.callbacks import Measurements
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from lit_pi.callbacks import Measurements
 from lit_pi.data.corpora import TextFiles
 from lit_pi.datamodules import LongContextData
 from lit_pi.errors import UserError

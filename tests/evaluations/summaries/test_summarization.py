@@ -10,10 +10,10 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lit_pi.callbacks import Measurements
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_pi.batches import Generated, GenerationBatch
+from lit_pi.callbacks import Measurements
 from lit_pi.cli import LitPiCLI
 from lit_pi.data.corpora import GovReportCorpus
 from lit_pi.datamodules import LongContextData
