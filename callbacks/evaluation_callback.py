@@ -8,13 +8,13 @@ from typing import Any, Generic, TypeVar
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from matplotlib.figure import Figure
 from torchmetrics import Metric
 
 from lit_pi.batches import GenerationBatch, ScoringBatch
 from lit_pi.data.ranks import data_ranks
 from lit_pi.datamodules import LongContextData
 from lit_pi.evaluations import Evaluation
+from lit_pi.evaluations.figures import Picture, draw, save
 from lit_pi.evaluations.records import add_record
 from lit_pi.module import LitLlama
 from lit_pi.report import write_tables
@@ -138,23 +138,20 @@ class EvaluationCallback(Callback, Generic[E, M]):
         trainer.callback_metrics.update(trainer.strategy.broadcast(scalars))
 
 
-def show(trainer: Trainer, tag: str, scalars: dict[str, float], figure: Figure) -> None:
+def show(trainer: Trainer, tag: str, scalars: dict[str, float], picture: Picture) -> None:
     """Log scalars and a figure, and save the figure in the run directory as PNG and SVG.
 
     Args:
         trainer: of the run.
         tag: of the figure, `NAME/KIND`.
         scalars: by what follows the tag.
-        figure: to show.
+        picture: to show.
     """
-    folder = Path(trainer.default_root_dir) / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    for ending in ("png", "svg"):
-        figure.savefig(folder / f"{tag.replace('/', '-')}.{ending}")
+    save(picture, Path(trainer.default_root_dir) / "figures", tag.replace("/", "-"))
     log_scalars(trainer, tag, scalars)
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_figure(tag, figure, trainer.global_step)
+            logger.experiment.add_figure(tag, draw(picture), trainer.global_step)
 
 
 def log_scalars(trainer: Trainer, tag: str, scalars: dict[str, float]) -> None:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from lit_pi.batches import IGNORE, GenerationBatch, ScoringBatch
 from lit_pi.evaluations import Passkey
-from lit_pi.evaluations.passkey.figure import passkey_figure
+from lit_pi.evaluations.passkey.figures import passkey_figure
 from lit_pi.evaluations.passkey.paired import KIND
 from lit_pi.evaluations.passkey.prompt_table import write_passkeys
 from lit_pi.evaluations.passkey.scores import PasskeyCell, PasskeyScores, WrittenPasskeys, cells_of, k_max

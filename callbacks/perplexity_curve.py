@@ -11,8 +11,7 @@ from rich.table import Table
 from lit_pi.batches import ScoringBatch
 from lit_pi.evaluations import Perplexity
 from lit_pi.evaluations.perplexity.definitions import DEFINITIONS
-from lit_pi.evaluations.perplexity.figures import perplexity_figure
-from lit_pi.evaluations.perplexity.loss_by_position import position_figure
+from lit_pi.evaluations.perplexity.figures import loss_by_position_figure, perplexity_figure
 from lit_pi.evaluations.perplexity.measures import Perplexities, measure
 from lit_pi.evaluations.perplexity.paired import KIND
 from lit_pi.evaluations.perplexity.score_tables import write_documents, write_tokens
@@ -60,7 +59,7 @@ class PerplexityCurve(EvaluationCallback[Perplexity, TokenScores]):
                 log_scalars(trainer, f"{name}/{key}", {str(point.context_length): point.value for point in points})
         gains = {str(gain.context_length): gain.gain for gain in found.context_gain}
         log_scalars(trainer, f"{name}/context_gain", gains)
-        show(trainer, f"{name}/loss_by_position", {}, position_figure(found.positions, label))
+        show(trainer, f"{name}/loss_by_position", {}, loss_by_position_figure(found.positions, label))
         _print(name, found, protocol, record["partial"], known.reason)
         table = table_path("scores", record)
         write_documents(Path(trainer.default_root_dir) / table, protocol["document_ids"], found.totals)

@@ -5,7 +5,7 @@ import os
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -16,6 +16,22 @@ FILE = "results.json"
 SCHEMA_VERSION = 1
 PACKAGES = ("transformers", "lightning", "tokenizers", "numpy")
 """Whose versions a record holds, beside those of lit_pi, Python and torch, which says its CUDA's too."""
+
+
+class Run(NamedTuple):
+    """A run directory.
+
+    Attributes:
+        name: a short name, which no other run of a comparison has.
+        directory: where its results are.
+    """
+
+    name: str
+    directory: Path
+
+
+Records = dict[Run, dict[str, Any]]
+"""One evaluation's record in each run that has it."""
 
 
 def add_record(run: Path, record: dict[str, Any]) -> Path:
@@ -74,6 +90,27 @@ def latest(run: Path, kind: str) -> dict[str, dict[str, Any]]:
     # Of an evaluation's records the last one here stays: a test, else the latest step.
     ordered = sorted(records, key=lambda record: (record["stage"] == "test", record["step"]))
     return {record["evaluation"]: record for record in ordered}
+
+
+def label(run: Run, record: dict[str, Any]) -> str:
+    """Name a run and the strategy that it was measured with."""
+    return f"{run.name}: {said(record['protocol']['position'])}{' (partial)' if record['partial'] else ''}"
+
+
+def said(position: dict[str, Any]) -> str:
+    """Name a position strategy and its parameters, as its `describe` gives them."""
+    parameters = ", ".join(
+        f"{key} {_parameter(value)}" for key, value in position.items() if key != "class" and value is not None
+    )
+    return f"{position['class']} ({parameters})" if parameters else position["class"]
+
+
+def _parameter(value: Any) -> str:
+    if isinstance(value, dict):
+        return said(value)
+    if isinstance(value, (list, tuple)):
+        return f"of {len(value)} numbers"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _key(record: dict[str, Any]) -> tuple[Any, ...]:

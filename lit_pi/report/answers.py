@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 
 from lit_pi.evaluations.choices import paired as paired_choices
+from lit_pi.evaluations.choices.scores import LABELS
 from lit_pi.evaluations.decoding import differences as decode_differences
 from lit_pi.evaluations.passkey import paired as paired_passkeys
-from lit_pi.evaluations.summaries import scores as summaries
-from lit_pi.evaluations.choices.scores import LABELS
+from lit_pi.evaluations.records import label
 from lit_pi.evaluations.statistics.paired_shares import PairedShares
+from lit_pi.evaluations.summaries import scores as summaries
 from lit_pi.evaluations.tables import Table, interval
-from lit_pi.report.runs import EXCLUDES_ZERO, Run, by_evaluation, differences, label
+from lit_pi.report.runs import EXCLUDES_ZERO, Run, by_evaluation, differences
 
 PAIRED = ["difference (%)", "only there", "only here", "McNemar's p"]
 

@@ -5,11 +5,15 @@ from pathlib import Path
 
 from rich.console import Console
 
+from lit_pi.evaluations.figures import save
+from lit_pi.evaluations.passkey import paired as passkey
 from lit_pi.evaluations.passkey.figures import passkey_figures
-from lit_pi.evaluations.perplexity.tables import perplexity_figures, perplexity_tables
+from lit_pi.evaluations.perplexity import paired as perplexity
+from lit_pi.evaluations.perplexity.figures import perplexity_figures
+from lit_pi.evaluations.perplexity.tables import perplexity_tables
 from lit_pi.evaluations.tables import Table
 from lit_pi.report.answers import choice_tables, decode_tables, passkey_tables, summary_tables
-from lit_pi.report.runs import Run, runs_of
+from lit_pi.report.runs import Run, by_evaluation, runs_of
 
 MARKDOWN, LATEX = "tables.md", "tables.tex"
 """Every table of a run, in its directory."""
@@ -29,14 +33,14 @@ def report(directories: Sequence[Path], output: Path = Path("runs/report")) -> N
         UserError: a run has no results.
     """
     runs = runs_of(directories)
-    tables, figures = _tables(runs), perplexity_figures(runs) | passkey_figures(runs)
+    tables, figures = _tables(runs), perplexity_figures(by_evaluation(runs, perplexity.KIND))
+    figures |= passkey_figures(by_evaluation(runs, passkey.KIND))
     console = Console()
     for table in tables:
         console.print(table.rich())
     output.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
-        for ending in ("svg", "png"):
-            figure.savefig(output / f"{name}.{ending}")
+        save(figure, output, name)
     pictures = "\n".join(f"![{name}]({name}.png)\n" for name in figures)
     (output / "report.md").write_text("\n".join([*(table.markdown() for table in tables), pictures]))
     included = "\n".join(

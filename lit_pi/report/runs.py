@@ -3,29 +3,13 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TypeVar
 
 from lit_pi.errors import UserError
-from lit_pi.evaluations.records import latest, load_records
+from lit_pi.evaluations.records import Records, Run, latest, load_records
 
 Pair = TypeVar("Pair")
 EXCLUDES_ZERO = "* the 95 % interval of the difference excludes zero"
-
-
-class Run(NamedTuple):
-    """A run directory.
-
-    Attributes:
-        name: short, and no other run's of the report.
-        directory: where its results are.
-    """
-
-    name: str
-    directory: Path
-
-
-Records = dict[Run, dict[str, Any]]
-"""One evaluation's record in each run that has it."""
 
 
 def runs_of(directories: Sequence[Path]) -> list[Run]:
@@ -65,23 +49,3 @@ def differences(
         except UserError as error:
             refused.append(f"not compared: {error}")
     return found, refused
-
-
-def label(run: Run, record: dict[str, Any]) -> str:
-    """A run and the strategy that it was measured with."""
-    return f"{run.name}: {_strategy(record['protocol']['position'])}{' (partial)' if record['partial'] else ''}"
-
-
-def _strategy(position: dict[str, Any]) -> str:
-    parameters = ", ".join(
-        f"{key} {_said(value)}" for key, value in position.items() if key != "class" and value is not None
-    )
-    return f"{position['class']} ({parameters})" if parameters else position["class"]
-
-
-def _said(value: Any) -> str:
-    if isinstance(value, dict):
-        return _strategy(value)
-    if isinstance(value, (list, tuple)):
-        return f"of {len(value)} numbers"
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,19 +1,14 @@
-"""Perplexities of runs as tables and pictures."""
+"""Perplexities of runs as tables."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from lit_pi.evaluations.perplexity.definitions import DEFINITIONS
-from lit_pi.evaluations.perplexity.figures import perplexity_figure
-from lit_pi.evaluations.perplexity.loss_by_position import position_figure
-from lit_pi.evaluations.perplexity.measures import CurvePoint
 from lit_pi.evaluations.perplexity.paired import KIND, PairedPerplexity, paired_perplexities
-from lit_pi.evaluations.perplexity.window_sums import Bucket
+from lit_pi.evaluations.records import Records, label
 from lit_pi.evaluations.statistics.document_intervals import FEW_DOCUMENTS
 from lit_pi.evaluations.tables import Table, interval
-from lit_pi.report.runs import EXCLUDES_ZERO, Records, Run, by_evaluation, differences, label
+from lit_pi.report.runs import EXCLUDES_ZERO, Run, by_evaluation, differences
 
 BOS = {"every": "<bos> before every window", "first": "<bos> before first windows", "none": "no <bos>"}
 """The rules, as a person reads them."""
@@ -24,25 +19,6 @@ def perplexity_tables(runs: Sequence[Run]) -> list[Table]:
     found = []
     for name, records in by_evaluation(runs, KIND).items():
         found += [_curves(name, records), _definitions(name, records), *_differences(name, list(records))]
-    return found
-
-
-def perplexity_figures(runs: Sequence[Run]) -> dict[str, Figure]:
-    """Perplexity against context length, and each run's loss by position, by the names of their files."""
-    found = {}
-    for name, records in by_evaluation(runs, KIND).items():
-        curves = {
-            label(run, record): [CurvePoint(**point) for point in record["curve"]] for run, record in records.items()
-        }
-        original = min(record["protocol"]["rope"]["original_context"] for record in records.values())
-        found[f"{name}-perplexity"] = perplexity_figure(curves, original)
-        for run, record in records.items():
-            positions = {
-                entry["context_length"]: [Bucket(**bucket) for bucket in entry["buckets"]]
-                for entry in record["positions"]
-            }
-            title = f"{name}, {label(run, record)}"
-            found[f"{name}-loss_by_position-{run.name.replace('/', '-')}"] = position_figure(positions, title)
     return found
 
 
