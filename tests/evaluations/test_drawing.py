@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lit_pi.evaluations.drawing import at_most
+from lit_pi.evaluations.selection import at_most
 
 
 def test_a_choice_is_as_large_as_asked_and_in_order() -> None:

@@ -13,8 +13,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lit_pi.cli import LitPiCLI
 from lit_pi.errors import UserError
-from lit_pi.evaluations.passkey.panels import passkey_maps
-from lit_pi.evaluations.passkey.scores import PasskeyCell
 from lit_pi.report import report
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -228,21 +226,3 @@ def test_runs_without_results_are_named(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(json.dumps({"schema_version": 2, "records": []}))
     with pytest.raises(UserError, match="are empty: test it"):
         report([tmp_path], tmp_path / "report")
-
-
-def test_panels_show_each_run_and_what_it_differs_by() -> None:
-    def cells(correct: list[list[int]]) -> dict[int, list[PasskeyCell]]:
-        return {
-            length: [
-                PasskeyCell(length, row, 0, 0.0, row / 2, 10, n, n / 10, 0.0, 1.0, None, None)
-                for row, n in enumerate(column)
-            ]
-            for length, column in zip((256, 512), correct, strict=True)
-        }
-
-    figure = passkey_maps({"a": cells([[10, 2, 0], [9, 0, 5]]), "b": cells([[10, 4, 1], [3, 0, 5]])}, 256, "keys")
-    shown = [axes.images[0].get_array() for axes in figure.axes if axes.images]
-    expected = [[[1, 0.9], [0.2, 0], [0, 0.5]], [[1, 0.3], [0.4, 0], [0.1, 0.5]], [[0, -0.6], [0.2, 0], [0.1, 0]]]
-    for image, values in zip(shown, expected, strict=True):
-        np.testing.assert_allclose(image, values, atol=1e-12)
-    assert [axes.images[0].get_clim() for axes in figure.axes if axes.images] == [(0, 1), (0, 1), (-1, 1)]

@@ -20,8 +20,8 @@ from lit_pi.evaluations.choices.rows import Row, RowEncoder
 from lit_pi.evaluations.choices.scores import ChoiceQuestion, ChoiceScores, accuracies
 from lit_pi.evaluations.choices.tables import choice_differences, choice_tables
 from lit_pi.evaluations.choices.tasks import Question, Task
-from lit_pi.evaluations.drawing import at_most
 from lit_pi.evaluations.evaluation import Evaluation, Found, Results, ScoringBatches
+from lit_pi.evaluations.selection import at_most
 from lit_pi.evaluations.tables import Table
 
 LENGTH_MULTIPLE = 8

@@ -14,8 +14,8 @@ from lit_pi.data.store import TokenStore
 from lit_pi.errors import UserError, check_at_least
 from lit_pi.evaluations.decoding.differences import KIND, DecodeDifferenceSums, overall, tolerance_of
 from lit_pi.evaluations.decoding.tables import decode_tables
-from lit_pi.evaluations.drawing import at_most
 from lit_pi.evaluations.evaluation import Evaluation, Found, Results
+from lit_pi.evaluations.selection import at_most
 from lit_pi.evaluations.tables import Table
 
 

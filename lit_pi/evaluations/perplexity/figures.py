@@ -1,62 +1,84 @@
-"""Pictures of results."""
+"""Pictures of perplexities, as data."""
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
-
+from lit_pi.evaluations.figures import Line, LinePanel, Mark, Picture
 from lit_pi.evaluations.perplexity.measures import CurvePoint
+from lit_pi.evaluations.perplexity.window_sums import Bucket
+from lit_pi.evaluations.records import Records, label
+
+LOGARITHMIC_FROM = 3
+"""As often as the least perplexity is the largest one from which on a logarithmic axis shows more."""
 
 
-def perplexity_figure(curves: Mapping[str, Sequence[CurvePoint]], original_context: int | None) -> Figure:
-    """Perplexity against context length, one line a curve, with its 95 % interval as a band.
+def perplexity_figures(found: Mapping[str, Records]) -> dict[str, Picture]:
+    """Return perplexity against context length, and each run's loss by position, each named `NAME/WHAT`.
+
+    Args:
+        found: by evaluation, the record of each run that has it.
+    """
+    pictures = {}
+    for name, records in found.items():
+        curves = {
+            label(run, record): [CurvePoint(**point) for point in record["curve"]] for run, record in records.items()
+        }
+        original = min(record["protocol"]["rope"]["original_context"] for record in records.values())
+        pictures[f"{name}/perplexity"] = perplexity_figure(curves, original, f"{name}: perplexity")
+        for run, record in records.items():
+            positions = {
+                entry["context_length"]: [Bucket(**bucket) for bucket in entry["buckets"]]
+                for entry in record["positions"]
+            }
+            title = f"{name}, {label(run, record)}"
+            which = "" if len(records) == 1 else f"-{run.name}"
+            pictures[f"{name}/loss_by_position{which}"] = loss_by_position_figure(positions, title)
+    return pictures
+
+
+def perplexity_figure(
+    curves: Mapping[str, Sequence[CurvePoint]], original_context: int | None, title: str = ""
+) -> Picture:
+    """Return perplexity against context length, one line a curve, with its 95 % interval as a band.
 
     Args:
         curves: points of each labelled curve.
         original_context: context length of pre-training in tokens, marked if given.
+        title: heading of the picture.
     """
-    figure = Figure(figsize=(6.4, 4.0), dpi=120, layout="constrained")
-    axes = figure.add_subplot(xscale="log", yscale="log", xlabel="context length (tokens)", ylabel="perplexity")
-    for index, (label, curve) in enumerate(curves.items()):
-        lengths = tuple(point.context_length for point in curve)
-        marker = "os^Dvp*X"[index % 8]
-        (line,) = axes.plot(lengths, [point.perplexity for point in curve], marker=marker, markersize=5, label=label)
-        band = [(p.context_length, p.low, p.high) for p in curve if p.low is not None and p.high is not None]
-        if band:
-            lengths, low, high = zip(*band, strict=True)
-            axes.fill_between(lengths, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
-    if original_context is not None:
-        axes.axvline(original_context, color="0.5", linestyle="--", linewidth=1)
-        axes.annotate(
-            "original context",
-            (original_context, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(4, -4),
-            textcoords="offset points",
-            va="top",
-            color="0.4",
-            fontsize=8,
+    lines = [
+        Line(
+            name, [p.context_length for p in curve], [p.perplexity for p in curve], [p.low for p in curve],
+            [p.high for p in curve],
         )
-    ticks = sorted({point.context_length for curve in curves.values() for point in curve})
-    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
-    axes.xaxis.set_minor_locator(NullLocator())
-    _label_perplexities(figure, [point.perplexity for curve in curves.values() for point in curve])
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    return figure
+        for name, curve in curves.items()
+    ]  # fmt: skip
+    known = [p.perplexity for curve in curves.values() for p in curve if isfinite(p.perplexity)]
+    marks = [] if original_context is None else [Mark(original_context, f"original context, {original_context:,}")]
+    panel = LinePanel(
+        lines, xlabel="context length (tokens)", ylabel="perplexity", log_x=True,
+        log_y=bool(known) and max(known) >= LOGARITHMIC_FROM * min(known), marks=marks,
+    )  # fmt: skip
+    return Picture(title, [panel])
 
 
-def _label_perplexities(figure: Figure, perplexities: Sequence[float]) -> None:
-    """Ticks at round values, so that a narrow range is readable on a logarithmic axis too."""
-    (axes,) = figure.axes
-    low, high = min(perplexities), max(perplexities)
-    if high / low < 3:
-        axes.set_yscale("linear")
-        return
-    decades = [mantissa * 10**power for power in range(-1, 7) for mantissa in (1, 2, 3, 5)]
-    ticks = [tick for tick in decades if low / 1.5 <= tick <= high * 1.5]
-    axes.set_yticks(ticks)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_minor_locator(NullLocator())
+def loss_by_position_figure(positions: Mapping[int, Sequence[Bucket]], title: str) -> Picture:
+    """Return mean loss against position in the document, one line a context length, each marked in its colour.
+
+    Args:
+        positions: buckets by context length in tokens.
+        title: heading of the picture.
+    """
+    lines = [
+        # A bucket stands at its geometric middle, where positions count from 1.
+        Line(
+            f"{length:,}", [((bucket.start + 1) * bucket.stop) ** 0.5 for bucket in buckets],
+            [bucket.token_nll for bucket in buckets], dots=False,
+        )
+        for length, buckets in sorted(positions.items())
+    ]  # fmt: skip
+    panel = LinePanel(
+        lines, xlabel="position in the document (tokens)", ylabel="nats a token", log_x=True,
+        marks=[Mark(length, line=f"{length:,}") for length in sorted(positions)],
+    )  # fmt: skip
+    return Picture(title, [panel], legend="context length (dotted: where it ends)")

@@ -16,20 +16,21 @@ from lit_pi.data.generation import GenerationBatches
 from lit_pi.data.store import TokenStore
 from lit_pi.data.token_bytes import TokenBytes
 from lit_pi.errors import UserError, check_at_least
-from lit_pi.evaluations.drawing import at_most
 from lit_pi.evaluations.evaluation import Evaluation, Found, Probe, Results, ScoringBatches
 from lit_pi.evaluations.figures import Picture
 from lit_pi.evaluations.perplexity.definitions import Floats
+from lit_pi.evaluations.perplexity.figures import perplexity_figures
 from lit_pi.evaluations.perplexity.first_look import preview, settle_windows
 from lit_pi.evaluations.perplexity.measures import measure
 from lit_pi.evaluations.perplexity.paired import KIND
 from lit_pi.evaluations.perplexity.pilot import PILOT_WINDOWS
 from lit_pi.evaluations.perplexity.sampling import PER_BLOCK, WindowSample
 from lit_pi.evaluations.perplexity.score_tables import document_columns, write_tokens
-from lit_pi.evaluations.perplexity.tables import perplexity_differences, perplexity_figures, perplexity_tables
+from lit_pi.evaluations.perplexity.tables import perplexity_differences, perplexity_tables
 from lit_pi.evaluations.perplexity.token_scores import TokenScores, series_of
 from lit_pi.evaluations.perplexity.window_batches import WindowBatches
 from lit_pi.evaluations.perplexity.windows import Bos, Shape, Window, WindowPlan, plan_batches
+from lit_pi.evaluations.selection import at_most
 from lit_pi.evaluations.tables import Table
 
 

@@ -1,17 +1,12 @@
-"""Perplexities of runs as tables and pictures."""
+"""Perplexities of runs as tables."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from lit_pi.evaluations.evaluation import Found
-from lit_pi.evaluations.figures import Picture
 from lit_pi.evaluations.pairing import difference_table, differences
 from lit_pi.evaluations.perplexity.definitions import DEFINITIONS
-from lit_pi.evaluations.perplexity.figures import perplexity_figure
-from lit_pi.evaluations.perplexity.loss_by_position import position_figure
-from lit_pi.evaluations.perplexity.measures import CurvePoint
 from lit_pi.evaluations.perplexity.paired import PairedPerplexity, paired_perplexities
-from lit_pi.evaluations.perplexity.window_sums import Bucket
 from lit_pi.evaluations.perplexity.windows import BOS
 from lit_pi.evaluations.records import Records, Run, label
 from lit_pi.evaluations.statistics.document_intervals import FEW_DOCUMENTS
@@ -30,26 +25,6 @@ def perplexity_tables(found: Found) -> list[Table]:
 def perplexity_differences(found: Found) -> list[Table]:
     """Return how much more or less than the first one runs lose on the same tokens, for each evaluation."""
     return [table for name, records in found.items() for table in _differences(name, list(records))]
-
-
-def perplexity_figures(found: Found) -> dict[str, Picture]:
-    """Return perplexity against context length, and each run's loss by position, by the names of their files."""
-    figures = {}
-    for name, records in found.items():
-        curves = {
-            label(run, record): [CurvePoint(**point) for point in record["curve"]] for run, record in records.items()
-        }
-        original = min(record["protocol"]["rope"]["original_context"] for record in records.values())
-        figures[f"{name}/perplexity"] = perplexity_figure(curves, original)
-        for run, record in records.items():
-            positions = {
-                entry["context_length"]: [Bucket(**bucket) for bucket in entry["buckets"]]
-                for entry in record["positions"]
-            }
-            title = f"{name}, {label(run, record)}"
-            which = "" if len(records) == 1 else f"-{run.name}"
-            figures[f"{name}/loss_by_position{which}"] = position_figure(positions, title)
-    return figures
 
 
 def protocol_note(protocol: dict[str, Any]) -> str:

@@ -13,8 +13,8 @@ from lit_pi.data.corpora.corpus import Corpus, Document, Split
 from lit_pi.data.generation import GenerationBatches, PromptEncoder, PromptSample, continuation, decoding_of
 from lit_pi.data.tokenizer import first_tokens, plain_backend, tokenizer_fingerprint
 from lit_pi.errors import UserError, check_at_least
-from lit_pi.evaluations.drawing import at_most
 from lit_pi.evaluations.evaluation import Evaluation, Found, Results
+from lit_pi.evaluations.selection import at_most
 from lit_pi.evaluations.summaries.scores import (
     KIND,
     NGRAM,

@@ -1,0 +1,1 @@
+"""Pictures drawn with matplotlib, in one style; nothing else of the evaluations imports it."""
