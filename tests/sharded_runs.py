@@ -1,10 +1,6 @@
-"""Training and evaluation that two sharded processes and a plain one do alike.
-
-Run by ranks: `torchrun --nproc-per-node 2 tests/sharded_runs.py FOLDER CORPUS BASE RUN...`.
-"""
+"""Training and evaluation that two sharded processes and a plain one do alike."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +107,4 @@ def main(folder: Path, corpus: Path, base: Path, names: list[str], ranks: int = 
         test.test(module(name, base), data(corpus, ranks), ckpt_path=place / f"step={END}.ckpt", verbose=False)
         found = {"losses": seen.losses + seen_later.losses, "sums": scored.sums.tolist()}
         (folder / f"{name}-{test.global_rank}.json").write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:4]), sys.argv[4:])
     distributed.destroy_process_group()
