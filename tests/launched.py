@@ -1,10 +1,17 @@
-"""Runs of `lit-pi` in processes that torchrun starts: all of one test's after another, so that they start once."""
+"""Processes of their own that need no seconds to start: they fork from a server that has imported lit_pi once."""
 
 import csv
 import json
+import multiprocessing
 import os
-import subprocess
+import re
+import signal
+import socket
 import sys
+import time
+import warnings
+from collections.abc import Callable
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,19 +20,88 @@ from torch import distributed
 
 from lit_pi.cli import LitPiCLI
 
-FSDP2_WARNS = "error:FSDP2-wrapped module"
-"""An error where FSDP2 warns, as of hooks that are lost with a view."""
+# Elsewhere than on Linux, a process that forks after its imports may hang: there each imports for itself.
+START = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+START.set_forkserver_preload(
+    ["lit_pi.cli", "omegaconf", "tensorboard.summary.writer.event_file_writer", "torch.utils.tensorboard"]
+)
+
+FSDP2_WARNS = "FSDP2-wrapped module"
+"""How FSDP2 begins to warn, as of hooks that are lost with a view; an error in these processes."""
 
 
-def launch(runs: list[list[str]], processes: int, folder: Path, timeout: int = 240) -> None:
-    """Run words of the command line in so many processes of this machine; what they print is shown if they fail."""
-    (folder / "runs.json").write_text(json.dumps(runs))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    done = subprocess.run(
-        [*torchrun, __file__, str(folder / "runs.json")],
-        capture_output=True, text=True, timeout=timeout, cwd=folder, env=os.environ | {"PYTHONWARNINGS": FSDP2_WARNS},
-    )  # fmt: skip
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"[-20_000:]
+class Started(NamedTuple):
+    """A process, and the file of what it prints."""
+
+    process: multiprocessing.process.BaseProcess
+    output: Path
+
+    def ended(self) -> int:
+        """Wait, and return the exit status, which is negative after a signal."""
+        self.process.join(120)
+        assert self.process.exitcode is not None, f"it does not end\n{self.output.read_text()[-5000:]}"
+        return self.process.exitcode
+
+
+def start(function: Callable[..., object], *arguments: object, folder: Path, **environment: str) -> Started:
+    """Call a function of a module of this folder (`tests`) in a process that works in a folder."""
+    output = folder / f"output-{environment.get('RANK', '0')}-{time.monotonic_ns()}.log"
+    process = START.Process(target=_call, args=(function, arguments, folder, output, {**os.environ, **environment}))
+    process.start()
+    return Started(process, output)
+
+
+def _call(
+    function: Callable[..., object],
+    arguments: tuple[object, ...],
+    folder: Path,
+    output: Path,
+    environment: dict[str, str],
+) -> None:
+    with output.open("w", buffering=1) as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the server ignores it
+    warnings.filterwarnings("error", re.escape(FSDP2_WARNS))
+    function(*arguments)
+
+
+def launch(
+    function: Callable[..., object], *arguments: object, processes: int, folder: Path, timeout: float = 240
+) -> None:
+    """Call it in so many processes that are ranks as torchrun starts them; what they print is shown if one fails."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    size = str(processes)
+    ranks = [
+        start(
+            function, *arguments, folder=folder, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=size,
+            LOCAL_WORLD_SIZE=size, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), TORCHELASTIC_RUN_ID="tests",
+        )
+        for rank in range(processes)
+    ]  # fmt: skip
+    deadline, running = time.monotonic() + timeout, [rank.process for rank in ranks]
+    try:
+        while running and time.monotonic() < deadline and not any(process.exitcode for process in running):
+            wait([process.sentinel for process in running], max(0, deadline - time.monotonic()))
+            running = [process for process in running if process.exitcode != 0]
+    finally:
+        for process in running:
+            process.kill()
+    said = "\n".join(rank.output.read_text()[-10_000:] for rank in ranks)
+    assert not running, f"{len(running)} of {processes} processes failed, or did not end in {timeout} s\n{said}"
+
+
+def command_lines(runs: list[list[str]]) -> None:
+    """Words of the command line, one after another, so that a test's processes start once."""
+    for words in runs:
+        LitPiCLI(words)
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 class Found(NamedTuple):
@@ -44,9 +120,3 @@ def found_in(run: Path) -> Found:
     (record,) = json.loads((run / "results.json").read_text())["records"]
     sums = pyarrow.parquet.read_table(run / record["table"])
     return Found(losses, sums["tokens"].to_pylist(), sums["nll"].to_pylist())
-
-
-if __name__ == "__main__":
-    for words in json.loads(Path(sys.argv[1]).read_text()):
-        LitPiCLI(words)
-    distributed.destroy_process_group()

@@ -1,24 +1,23 @@
 """A run that is stopped at any moment goes on where its newest checkpoint stands."""
 
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
+from interrupted import killed, watched
+from launched import launch, start
 
 from lit_pi.cli import LitPiCLI
 from lit_pi.models import Pretrained
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-STEPS = ["--trainer.max_steps=200", "--checkpoint.every_n_train_steps=20", "--trainer.limit_val_batches=0"]
+STEPS = ["--trainer.max_steps=60", "--checkpoint.every_n_train_steps=20", "--trainer.limit_val_batches=0"]
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    return torch.load(run / "checkpoints" / "step-000200.ckpt", weights_only=True)["state_dict"]
+    return torch.load(run / "checkpoints" / "step-000060.ckpt", weights_only=True)["state_dict"]
 
 
 @pytest.fixture(scope="module")
@@ -33,16 +32,10 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
     how: signal.Signals, tmp_path: Path, tiny: list[str], uninterrupted: Path
 ) -> None:
     where = f"--trainer.default_root_dir={tmp_path}"
-    command = [sys.executable, "-m", "lit_pi", "fit", *tiny, *STEPS, where]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert start(killed, ["fit", *tiny, *STEPS, where], how, folder=tmp_path).ended() != 0
     checkpoints = tmp_path / "checkpoints"
-    deadline = time.monotonic() + 120
-    while not list(checkpoints.glob("step-0000[24]0.ckpt")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(how)
-    process.wait(timeout=60)
     reached = max(path.name for path in checkpoints.glob("*.ckpt"))
-    assert reached < "step-000200.ckpt"
+    assert reached < "step-000060.ckpt"
 
     with pytest.raises(Exception, match=r"continue it with --ckpt_path last"):
         LitPiCLI(["fit", *tiny, *STEPS, where])
@@ -50,21 +43,6 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
     expected = weights(uninterrupted)
     for name, tensor in weights(tmp_path).items():
         assert torch.equal(tensor, expected[name]), name
-
-
-WATCHED_RUN = """
-import json, sys
-from lit_pi.cli import LitPiCLI
-from lit_pi.module import LitLlama
-
-def watched(self, batch, batch_idx, step=LitLlama.training_step):
-    with open(f"{sys.argv[1]}-{self.global_rank}", "a") as file:
-        file.writelines(json.dumps(row) + "\\n" for row in batch.input_ids.tolist())
-    return step(self, batch, batch_idx)
-
-LitLlama.training_step = watched
-LitPiCLI(sys.argv[2:])
-"""
 
 
 def seen(name: Path, run: Path, steps: int, ranks: int, workers: int, tiny: list[str]) -> list[str]:
@@ -75,10 +53,7 @@ def seen(name: Path, run: Path, steps: int, ranks: int, workers: int, tiny: list
         f"--trainer.strategy={'ddp' if ranks > 1 else 'auto'}",
         *(["--ckpt_path=last"] if run.exists() else []),
     ]  # fmt: skip
-    script = name.with_suffix(".py")
-    script.write_text(WATCHED_RUN)
-    command = [sys.executable, str(script), str(name), "fit", *words]
-    subprocess.run(command, check=True, capture_output=True, timeout=200, cwd=name.parent)
+    launch(watched, name, ["fit", *words], processes=ranks, folder=name.parent)
     files = [Path(f"{name}-{rank}").read_text().splitlines() for rank in range(ranks)]
     return [row for step in zip(*files, strict=True) for row in step]
 
@@ -117,6 +92,6 @@ def test_one_runs_result_is_the_next_ones_start(tmp_path: Path, tiny: list[str],
 
 def test_a_checkpoint_of_another_architecture_is_refused(tmp_path: Path, tiny: list[str], uninterrupted: Path) -> None:
     other = [*tiny, "--model.llm.config.hidden_size=48", f"--trainer.default_root_dir={tmp_path}"]
-    checkpoint = uninterrupted / "checkpoints" / "step-000200.ckpt"
+    checkpoint = uninterrupted / "checkpoints" / "step-000060.ckpt"
     with pytest.raises(Exception, match=r"another architecture: .* is .* x 32 there and .* x 48 in the model"):
         LitPiCLI(["test", *other, f"--ckpt_path={checkpoint}"])

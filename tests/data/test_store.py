@@ -1,10 +1,7 @@
 """A store holds the tokenizer's tokens, whatever happened while it was built."""
 
-import os
 import pickle
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from launched import command_lines, start
+from numbers_corpus import Numbers, build_slowly, on_a_full_disk
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -22,28 +21,6 @@ from lit_pi.data.corpora.corpus import Document, Dropped, Split
 from lit_pi.data.store import TokenStore
 from lit_pi.data.tokenizer import load_tokenizer
 from lit_pi.errors import UserError
-
-
-class Numbers(Corpus):
-    """Documents of growing length, one of them empty, one of them left out; `delay` seconds apart."""
-
-    def __init__(self, count: int = 300, delay: float = 0.0) -> None:
-        self.count = count
-        self.delay = delay
-
-    @property
-    def name(self) -> str:
-        return "numbers"
-
-    def documents(self, split: Split) -> Iterator[Document | Dropped]:
-        for number in range(self.count):
-            time.sleep(self.delay)
-            yield (
-                Dropped("a", "not UTF-8") if number == 3 else Document(f"doc {number} é", f"é{number} " * (number % 50))
-            )
-
-    def fingerprint(self, split: Split) -> dict[str, Any]:
-        return {"count": self.count}
 
 
 def files(store: TokenStore) -> dict[str, bytes]:
@@ -124,26 +101,12 @@ def test_a_store_is_built_once(store_cache: Path, monkeypatch: pytest.MonkeyPatc
     assert store.directory.is_relative_to(store_cache)
 
 
-BUILD = """
-import sys; sys.path.insert(0, sys.argv[1])
-from test_store import Numbers, build_module, open_store, load_tokenizer
-build_module.BATCH_CHARACTERS = 2000
-open_store(Numbers(delay=0.005), "train", load_tokenizer("bytes"))
-"""
-
-
-def start_building(cache: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-c", BUILD, str(Path(__file__).parent)], env={**os.environ, "LIT_PI_CACHE": str(cache)}
-    )
-
-
 def test_a_killed_build_goes_on_and_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    killed = start_building(tmp_path)
-    while not list(tmp_path.glob("stores/*.partial/manifest.json")) and killed.poll() is None:
+    killed = start(build_slowly, folder=tmp_path, LIT_PI_CACHE=str(tmp_path))
+    while not list(tmp_path.glob("stores/*.partial/manifest.json")) and killed.process.is_alive():
         time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    assert killed.wait(60) == -signal.SIGKILL
+    killed.process.kill()
+    assert killed.ended() == -signal.SIGKILL
     (partial,) = tmp_path.glob("stores/*.partial")
     with (partial / "tokens.bin").open("ab") as file:
         file.write(b"half a batch")
@@ -157,20 +120,21 @@ def test_a_killed_build_goes_on_and_gives_the_same_bytes(tmp_path: Path, monkeyp
 
 
 def test_of_two_processes_one_builds(tmp_path: Path) -> None:
-    both = [start_building(tmp_path) for _ in range(2)]
-    assert [process.wait(60) for process in both] == [0, 0]
+    both = [start(build_slowly, folder=tmp_path, LIT_PI_CACHE=str(tmp_path)) for _ in range(2)]
+    assert [started.ended() for started in both] == [0, 0]
     (store,) = (path for path in tmp_path.glob("stores/*") if path.is_dir())
     assert len(TokenStore(store)) == 293
 
 
 def test_a_full_disk_is_told_and_what_was_done_is_kept(tmp_path: Path, texts: Path, tiny: list[str]) -> None:
-    command = [sys.executable, "-m", "lit_pi", "fit", *tiny, "--trainer.max_steps=1", "--trainer.default_root_dir=run"]
-    environment = {**os.environ, "LIT_PI_CACHE": str(tmp_path / "cache")}
-    small_disk = ["bash", "-c", 'ulimit -f 1; exec "$@"', "-", *command]
-    full = subprocess.run(small_disk, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert full.returncode == 2 and "Traceback" not in full.stderr
-    assert "lit-pi: error: the disk is full at" in full.stderr and "set LIT_PI_CACHE" in full.stderr
-    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    words = ["fit", *tiny, "--trainer.max_steps=1", "--trainer.default_root_dir=run"]
+    cache = str(tmp_path / "cache")
+    full = start(on_a_full_disk, words, folder=tmp_path, LIT_PI_CACHE=cache)
+    assert full.ended() == 2
+    said = full.output.read_text()
+    assert "Traceback" not in said
+    assert "lit-pi: error: the disk is full at" in said and "set LIT_PI_CACHE" in said
+    assert start(command_lines, [words], folder=tmp_path, LIT_PI_CACHE=cache).ended() == 0
 
 
 @pytest.mark.usefixtures("store_cache")

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from launched import found_in, launch
+from launched import command_lines, found_in, launch
 from lightning.pytorch import Trainer
 
 from lit_pi.callbacks import AttentionBounds
@@ -72,7 +72,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny: list[str], texts: Path)
             log = [] if name == "predict" else [f"--trainer.logger.save_dir={run}"]
             both = [*words, *log, f"--trainer.default_root_dir={run}"]
             LitPiCLI(both) if run == single else split.append([*both, *SPLIT])
-    launch(split, 2, folder)
+    launch(command_lines, split, processes=2, folder=folder)
     return folder
 
 

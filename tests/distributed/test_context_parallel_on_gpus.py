@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from launched import Found, found_in, launch
+from launched import Found, command_lines, found_in, launch
 
 pytestmark = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 
@@ -60,7 +60,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, texts: Path) -> Path:
                     "--trainer.strategy=FSDP2", f"--trainer.strategy.compute_dtype={dtype}",
                     f"--trainer.strategy.context_parallel_size={gpus}", f"--trainer.devices={gpus}",
                 ])  # fmt: skip
-        launch(words, gpus, folder, timeout=540)
+        launch(command_lines, words, processes=gpus, folder=folder, timeout=540)
     return folder
 
 

@@ -1,17 +1,15 @@
 """Two sharded processes learn and score what one does, whatever the strategy, and their checkpoints serve anybody."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sharded_runs
 import torch
-from launched import FSDP2_WARNS
+from launched import launch
 from sharded_runs import CUT, END, MODEL, RUNS, data, module, trainer
 from transformers import AutoModelForCausalLM
 
@@ -21,6 +19,9 @@ from lit_pi.models.sources.checkpoint import checkpoints_of
 from lit_pi.parallel import checkpoint_io
 
 pytestmark = pytest.mark.filterwarnings("ignore")
+
+QUICK = ["extrapolate", "interpolate", "dynamic-ntk", "yarn", "self-extend", "interpolate adapter"]
+"""A plain run, one of each kind of strategy, weights that wait on the CPU (`yarn`), and an adapter."""
 
 TOKENS = torch.randint(0, 264, (1, 200), generator=torch.Generator().manual_seed(0))
 
@@ -33,16 +34,24 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+SWEPT = [name for name in RUNS if name not in QUICK]
+"""What more strategies of the same kinds do."""
+
+
+def runs_of_two(names: list[str], folder: Path, texts: Path, base: Path) -> Path:
+    """What two processes left of runs."""
+    launch(sharded_runs.main, folder, texts, base, names, processes=2, folder=folder, timeout=500)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def sharded(tmp_path_factory: pytest.TempPathFactory, texts: Path, base: Path) -> Path:
-    """What two processes left of all runs, started as on a cluster."""
-    folder = tmp_path_factory.mktemp("sharded")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    subprocess.run(
-        [*command, sharded_runs.__file__, folder, texts, base, *RUNS],
-        check=True, capture_output=True, timeout=600, cwd=folder, env=os.environ | {"PYTHONWARNINGS": FSDP2_WARNS},
-    )  # fmt: skip
-    return folder
+    return runs_of_two(QUICK, tmp_path_factory.mktemp("sharded"), texts, base)
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory, texts: Path, base: Path) -> Path:
+    return runs_of_two(SWEPT, tmp_path_factory.mktemp("swept"), texts, base)
 
 
 def same(found: torch.nn.Module, expected: torch.nn.Module) -> None:
@@ -51,11 +60,21 @@ def same(found: torch.nn.Module, expected: torch.nn.Module) -> None:
         torch.testing.assert_close(weight, weights[name], rtol=0, atol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", QUICK)
 def test_a_sharded_run_is_the_run_of_one_process(
     name: str, sharded: Path, texts: Path, base: Path, tmp_path: Path
 ) -> None:
     """Steps before and after the stop, scores of windows that do not divide by two, and clipped gradients."""
+    compare(name, sharded, texts, base, tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", SWEPT)
+def test_so_it_is_with_every_strategy(name: str, swept: Path, texts: Path, base: Path, tmp_path: Path) -> None:
+    compare(name, swept, texts, base, tmp_path)
+
+
+def compare(name: str, sharded: Path, texts: Path, base: Path, tmp_path: Path) -> None:
     alone, record = trainer(tmp_path)
     model = module(name, base)
     alone.fit(model, data(texts))

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lit_pi.models import LanguageModel
-from lit_pi.models.layers.layer_forward import Mode
+from lit_pi.models.layers.layer_forward import CheckpointingMode
 from lit_pi.models.training.activation_budget import LADDER, RESERVE, STEPS, ActivationBudget, climb
 from lit_pi.models.training.activation_checkpointing import ActivationCheckpointing
 from lit_pi.positions import Extrapolate, Rope
 
-KEPT: dict[Mode, int] = {"full": 1, "attention_saved": 3, "products_saved": 10, "none": 16}
-FULL: list[Mode] = ["full"] * 3
+KEPT: dict[CheckpointingMode, int] = {"full": 1, "attention_saved": 3, "products_saved": 10, "none": 16}
+FULL: list[CheckpointingMode] = ["full"] * 3
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ FULL: list[Mode] = ["full"] * 3
         (1e9, ["none"] * 3),
     ],
 )
-def test_rungs_in_order_and_the_last_layers_first(spare: float, modes: list[Mode]) -> None:
+def test_rungs_in_order_and_the_last_layers_first(spare: float, modes: list[CheckpointingMode]) -> None:
     assert climb(FULL, KEPT, spare) == modes
 
 
@@ -53,7 +53,9 @@ def test_rungs_that_were_not_measured_are_stepped_over() -> None:
     kept=st.dictionaries(st.sampled_from(LADDER), st.integers(0, 10**9), min_size=1),
     spare=st.floats(-1e9, 1e10, allow_nan=False),
 )
-def test_it_never_spends_more_than_there_is(modes: list[Mode], kept: dict[Mode, int], spare: float) -> None:
+def test_it_never_spends_more_than_there_is(
+    modes: list[CheckpointingMode], kept: dict[CheckpointingMode, int], spare: float
+) -> None:
     found = climb(modes, kept, spare)
     assert all(LADDER.index(new) >= LADDER.index(old) for new, old in zip(found, modes, strict=True))
     climbed = [(new, old) for new, old in zip(found, modes, strict=True) if new != old]
@@ -87,7 +89,7 @@ class Gpu:
         self.reserved = max(self.reserved, self.peak)
         assert self.reserved <= TOTAL - self.others, "out of memory"
 
-    def step(self, model: LanguageModel, budget: ActivationBudget, first: bool) -> Counter[Mode] | None:
+    def step(self, model: LanguageModel, budget: ActivationBudget, first: bool) -> Counter[CheckpointingMode] | None:
         for layer in model.layer_forwards:
             size = 8 * KEPT[layer.mode] * MIB
             self.allocate(size)
@@ -102,7 +104,9 @@ class Gpu:
         return budget.settle()
 
 
-def filled(monkeypatch: pytest.MonkeyPatch, layers: int, gib: float | None = None) -> tuple[Gpu, list[Mode]]:
+def filled(
+    monkeypatch: pytest.MonkeyPatch, layers: int, gib: float | None = None
+) -> tuple[Gpu, list[CheckpointingMode]]:
     """The memory of a GPU and the modes of layers after a few steps."""
     config = LlamaConfig(
         vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=layers, num_attention_heads=1
