@@ -133,8 +133,8 @@ class PromptEncoder:
         return (np.array([*self._bos, *encoding.ids], np.int64) for encoding in self._encodings(texts, title))
 
     def _encodings(self, texts: Sequence[str], title: str) -> Iterator[Encoding]:
-        quiet = rank_zero_only.rank != 0  # type: ignore[attr-defined]
         starts = range(0, len(texts), AT_ONCE)
+        quiet = rank_zero_only.rank != 0 or len(starts) < 2  # type: ignore[attr-defined]
         for start in track(starts, title, console=Console(stderr=True), transient=True, disable=quiet):
             yield from self._backend.encode_batch(texts[start : start + AT_ONCE], add_special_tokens=False)
 

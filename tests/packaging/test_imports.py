@@ -19,6 +19,17 @@ MAY_IMPORT = {
     "export": {"errors", "positions", "models", "data", "evaluation"},
     "module": {"errors", "positions", "models", "parallel", "batches", "malloc"},
     "planning": {"errors", "batches", "data", "models", "parallel", "module", "malloc"},
+    "python": {
+        "errors",
+        "positions",
+        "models",
+        "data",
+        "evaluations",
+        "datamodules",
+        "export",
+        "module",
+        "callbacks",
+    },
     "callbacks": {
         "errors",
         "batches",
