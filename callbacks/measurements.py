@@ -35,9 +35,13 @@ class Measurements(Callback):
 
     Scalars are there before any callback's `on_validation_end`, so that `EarlyStopping`, `ModelCheckpoint` and
     learning rate schedulers may monitor them; these see a figure once, when it has just been measured.
+
+    Args:
+        show: print the tables to the terminal.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, show: bool = True) -> None:
+        self.show = show
         self._asked: dict[str, Evaluation] = {}
         self._sums: dict[str, Metric] = {}
         self._batches: dict[str, int] = {}
@@ -128,7 +132,7 @@ class Measurements(Callback):
         run = Path(trainer.default_root_dir)
         record["table"] = _write_items(run, evaluation, record, results)
         add_record(run, record)
-        _show(trainer, evaluation, record)
+        _show(trainer, evaluation, record, self.show)
         return {f"{name}/{key}": float(value) for key, value in results.scalars.items()}
 
 
@@ -158,13 +162,12 @@ def _write_items(run: Path, evaluation: Evaluation, record: dict[str, Any], resu
     return table.as_posix()
 
 
-def _show(trainer: Trainer, evaluation: Evaluation, record: dict[str, Any]) -> None:
+def _show(trainer: Trainer, evaluation: Evaluation, record: dict[str, Any], to_terminal: bool) -> None:
     """Print, draw and log what one evaluation found."""
     run = Path(trainer.default_root_dir)
     found = {record["evaluation"]: {Run(run.resolve().name, run): record}}
-    console = Console()
-    for table in evaluation.tables(found):
-        table.print(console)
+    for table in evaluation.tables(found) if to_terminal else ():
+        table.print(Console())
     for name, picture in evaluation.figures(found).items():
         save(picture, run / "figures", name.replace("/", "-"))
         for logger in trainer.loggers:

@@ -95,7 +95,7 @@ class LitLlama(LightningModule):
         self.checkpoint_position: dict[str, Any] | None = None
         self._checked: dict[tuple[int, ...], bool] = {}
         self._budget: ActivationBudget | None = None
-        self._lr: float | None = None
+        self.lr: float | None = None  # what `LearningRateFinder` chooses
 
     def configure_model(self) -> None:
         """Build, adapt and shard the model, once."""
@@ -169,8 +169,8 @@ class LitLlama(LightningModule):
     def on_train_start(self) -> None:
         """Say what computes attention, and prepare to measure the first steps."""
         assert self.model is not None
-        if self._lr is not None:
-            restart_schedule(self.trainer, self._lr, self.make_scheduler)
+        if self.lr is not None:
+            restart_schedule(self.trainer, self.lr, self.make_scheduler)
         if self.attention is not None:
             check_kernel(self.attention, self.attention_kernel())
         choice = self.activation_checkpointing
@@ -290,15 +290,6 @@ class LitLlama(LightningModule):
         """Step schedulers that wait for what was measured."""
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             step_plateaus(self.trainer)
-
-    @property
-    def lr(self) -> float | None:
-        """The learning rate that `LearningRateFinder` has chosen, if it was asked to."""
-        return self._lr
-
-    @lr.setter
-    def lr(self, value: float) -> None:
-        self._lr = value
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Step, and free the gradients: Lightning would hold them through the next forward pass."""

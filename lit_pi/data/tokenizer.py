@@ -37,6 +37,19 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     return _load(name, f"bring its files as a local directory with a tokenizer.json, or name `{BYTES}`")
 
 
+def check_tokenizer(tokenizer: object) -> None:
+    """Check that something is a tokenizer of the `tokenizers` library.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise UserError(
+            f"the tokenizer is a {type(tokenizer).__name__}: give one of the `tokenizers` library, as "
+            "AutoTokenizer.from_pretrained or lit_pi.load returns it"
+        )
+
+
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
     """Digest of everything that decides which tokens a text becomes: 16 hexadecimal digits."""
     backend = json.loads(tokenizer.backend_tokenizer.to_str())

@@ -9,18 +9,15 @@ from transformers import PreTrainedTokenizerFast
 
 from lit_pi.data.tokenizer import load_tokenizer
 from lit_pi.errors import UserError
-from lit_pi.export.directory import use_tokenizer, write_model
-from lit_pi.export.model_card import Exported, model_card
+from lit_pi.export.model_card import Exported
 from lit_pi.export.origin import Origin
-from lit_pi.export.verification import Verified, save_expectations, verify
-from lit_pi.files import beside
+from lit_pi.export.verification import Verified, verify
+from lit_pi.export.writing import write_files, write_verified
 from lit_pi.models import LanguageModel, Pretrained
 from lit_pi.models.fingerprint import rotates_as
 from lit_pi.positions import FromConfig, PositionStrategy
 
 Dtype = Literal["float32", "bfloat16", "float16"]
-
-MODEL_CARD = "README.md"
 
 
 def export(
@@ -66,16 +63,13 @@ def export(
         return
     if checkpoint is None or output is None:
         raise UserError("export needs the `checkpoint` and the `output` directory, or the directory to `check`")
-    if output.exists():
-        raise UserError(f"{output} is there already: name another `output`, or remove it")
-    with beside(output) as partial:
-        partial.mkdir()
-        exported = _write(
-            Origin(checkpoint), partial, position, original_context, target_context, tokenizer, dtype, max_shard_size
-        )
-        with Console().status("Computing with stock transformers in a fresh process"):
-            verified = verify(partial)
-        (partial / MODEL_CARD).write_text(model_card(output.name, exported, verified))
+    origin = Origin(checkpoint)
+    verified = write_verified(
+        output,
+        lambda folder: _write(
+            origin, folder, position, original_context, target_context, tokenizer, dtype, max_shard_size
+        ),
+    )
     print(f"Stock transformers computes what the model does: {_said(verified)}")
     print("Exported:", output)
 
@@ -99,19 +93,7 @@ def _write(
     _say_what_rotates(origin, model)
     target_context = target_context or origin.context_of(model.position, rope)
     loaded = _tokenizer(tokenizer or origin.tokenizer)
-    if loaded is not None:
-        use_tokenizer(model, loaded)
-    config = write_model(model, directory, target_context, max_shard_size)
-    if (window := getattr(llm.config, "sliding_window", None)) and config.sliding_window is None:
-        print(f"The model's sliding window of {window:,} tokens is left out: attention is full, as in lit_pi")
-    target_context = target_context or max(config.max_position_embeddings, model.position.target_context_of(rope))
-    if loaded is not None:
-        loaded.model_max_length = target_context
-        loaded.save_pretrained(directory)
-    with Console().status("Computing what transformers has to agree with"):
-        stored = str(llm.dtype).removeprefix("torch.")
-        save_expectations(model.float(), directory, target_context)
-    return Exported(origin, model.position.describe(), rope, target_context, config.rope_parameters, stored)
+    return write_files(model, loaded, directory, origin, target_context, max_shard_size)
 
 
 def _say_what_rotates(origin: Origin, model: LanguageModel) -> None:

@@ -17,7 +17,7 @@ class Exported(NamedTuple):
     """An exported model, as the card describes it.
 
     Attributes:
-        origin: where the model comes from.
+        origin: where the model comes from; None where it was in memory.
         position: description of the strategy.
         rope: the rotary embedding of pre-training.
         target_context: tokens of context the model is for.
@@ -25,7 +25,7 @@ class Exported(NamedTuple):
         dtype: dtype of the weights.
     """
 
-    origin: Origin
+    origin: Origin | None
     position: dict[str, Any]
     rope: Rope
     target_context: int
@@ -68,7 +68,9 @@ def _positions(exported: Exported) -> str:
     )
 
 
-def _training(origin: Origin) -> str:
+def _training(origin: Origin | None) -> str:
+    if origin is None:
+        return "The model was written from memory; what trained it is not known here."
     if origin.step is None:
         return f"The weights are those of `{origin.path}`, unchanged."
     fit = origin.fit
@@ -90,6 +92,8 @@ def _training(origin: Origin) -> str:
 
 
 def _evaluation(exported: Exported) -> str:
+    if exported.origin is None:
+        return "Nothing was measured where the model was written."
     parts = []
     for record in exported.origin.results(exported.position):
         partial = ", of a part of the batches" if record["partial"] else ""

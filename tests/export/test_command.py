@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaC
 
 from lit_pi.cli import LitPiCLI
 from lit_pi.errors import UserError
-from lit_pi.export import command, stock, verification
+from lit_pi.export import command, stock, verification, writing
 from lit_pi.export.origin import rebuilt
 from lit_pi.positions import Interpolate, PositionStrategy, Rope
 
@@ -194,7 +194,7 @@ def test_what_cannot_be_exported_leaves_nothing(run: Path, tmp_path: Path, monke
     def wrong(directory: Path) -> None:
         raise UserError(f"{directory} computes other logits")
 
-    monkeypatch.setattr(command, "verify", wrong)
+    monkeypatch.setattr(writing, "verify", wrong)
     with pytest.raises(UserError, match="other logits"):
         LitPiCLI(["export", f"--checkpoint={run}", output])
     assert not list(tmp_path.iterdir())

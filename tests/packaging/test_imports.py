@@ -5,36 +5,26 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-MAY_IMPORT = {
-    "errors": set(),
-    "files": set(),
-    "progress": set(),
-    "batches": set(),
-    "hub": set(),
-    "malloc": set(),
-    "positions": {"errors"},
+BASE = {"errors", "files", "progress", "batches", "hub", "malloc", "optimization"}
+"""Single files that know no room; any room may import them."""
+ROOMS: dict[str, set[str]] = {
+    "positions": set(),
     "theory": {"positions"},
-    "evaluation": {"errors", "batches"},
-    "data": {"errors", "files", "progress", "hub", "batches", "evaluation"},
-    "models": {"errors", "hub", "batches", "positions"},
-    "parallel": {"errors", "files", "positions", "models"},
-    "export": {"errors", "files", "positions", "models", "data", "evaluation"},
-    "module": {"errors", "positions", "models", "parallel", "batches", "malloc"},
-    "planning": {"errors", "progress", "batches", "data", "models", "parallel", "module", "malloc"},
-    "callbacks": {
-        "errors",
-        "files",
-        "batches",
-        "positions",
-        "theory",
-        "evaluation",
-        "data",
-        "models",
-        "parallel",
-        "module",
-        "planning",
-    },
+    "data": set(),
+    "models": {"positions"},
+    "parallel": {"positions", "models"},
+    "module": {"positions", "models", "parallel"},
+    "evaluations": {"data"},
+    "datamodules": {"data", "evaluations"},
+    "report": {"evaluations"},
+    "export": {"positions", "models", "data", "evaluations"},
+    "planning": {"data", "datamodules", "models", "parallel", "module"},
 }
+MAY_IMPORT = (
+    dict.fromkeys(BASE, BASE)
+    | {name: BASE | rooms for name, rooms in ROOMS.items()}
+    | {"callbacks": BASE | ROOMS.keys() - {"export"}, "python": BASE | ROOMS.keys() | {"callbacks"}}
+)
 """What each room may import beside itself; `cli` and `__main__` may import everything, and nothing imports them."""
 
 

@@ -82,9 +82,15 @@ def rule_scores(
     return scores
 
 
-def install_rule(llm: PreTrainedModel, rotary: RotaryEmbedding) -> None:
-    """Make the model's attention follow the rule of the rotary embedding's strategy."""
-    llm.set_attn_implementation(RULE_ATTENTION)
+def install_rule(llm: PreTrainedModel, rotary: RotaryEmbedding, attention: str = RULE_ATTENTION) -> None:
+    """Make the model's attention follow the rule of the rotary embedding's strategy.
+
+    Args:
+        llm: whose attention is replaced.
+        rotary: rotates queries and keys in attention.
+        attention: name of what computes it.
+    """
+    llm.set_attn_implementation(attention)
     for module in llm.modules():
         if hasattr(module, "k_proj"):
             object.__setattr__(module, _ROTARY, rotary)  # not as a submodule of every layer

@@ -16,7 +16,7 @@ from lit_pi.hub import hub_offers
 from lit_pi.models.attention.documents import ATTENTION
 from lit_pi.models.sources.checkpoint import SavedCheckpoint, newest_checkpoint, read_checkpoint
 from lit_pi.models.sources.filling import Fill, Filling
-from lit_pi.models.sources.provenance import KEY, rope_of
+from lit_pi.models.sources.provenance import put_in_effect, rope_of
 from lit_pi.models.sources.sizes import LLAMA_SIZES, Size
 from lit_pi.models.sources.stored import is_sharded, safetensors_of
 from lit_pi.models.training.lora import LoRA
@@ -218,8 +218,7 @@ class Pretrained(ModelSource):
         assert checkpoint.adapter is not None and checkpoint.base is not None
         llm, _ = Pretrained(**checkpoint.base).build(keep_dtype)
         LoRA(**checkpoint.adapter).merge(llm, dict(checkpoint.weights))
-        for name in (KEY, "rope_parameters", "max_position_embeddings"):  # what `config_in_effect` sets
-            setattr(llm.config, name, getattr(checkpoint.config, name))
+        put_in_effect(checkpoint.config, llm.config)
         return llm, rope_of(checkpoint.config)
 
     def describe(self) -> dict[str, Any]:

@@ -43,6 +43,12 @@ def config_in_effect(
     return config
 
 
+def put_in_effect(said: PreTrainedConfig, config: PreTrainedConfig) -> None:
+    """Let a config, which a model's modules share, say what `config_in_effect` made of a copy."""
+    for name in (KEY, "rope_parameters", "max_position_embeddings"):
+        setattr(config, name, getattr(said, name))
+
+
 def _says(config: PreTrainedConfig, position: PositionStrategy, rope: Rope) -> bool:
     """Whether a config asks for this strategy already."""
     try:

@@ -1,0 +1,125 @@
+"""Extending a transformers model in memory."""
+
+from types import MethodType
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
+
+from lit_pi.errors import UserError
+from lit_pi.models.extended_rotary import ExtendedRotary, install_extended, rotary_of
+from lit_pi.models.fingerprint import differs, phases_of, probed_positions
+from lit_pi.models.sources.in_memory import check_model
+from lit_pi.models.sources.provenance import KEY, config_in_effect, put_in_effect, rope_of, rope_parameters_of
+from lit_pi.positions import PositionStrategy
+
+Model = TypeVar("Model", bound=PreTrainedModel)
+
+DEFAULT_NEW_TOKENS = 20
+"""What transformers generates where nobody says how much."""
+
+
+def extend(
+    model: Model,
+    position: PositionStrategy,
+    *,
+    original_context: int | None = None,
+    target_context: int | None = None,
+) -> Model:
+    """Make a transformers model rotate by a position strategy, and its config say so.
+
+    The model stays what it was otherwise: `model.generate`, training and `model.save_pretrained` work on, and
+    transformers alone loads what is saved with the same logits. What a config cannot say is refused by
+    `save_pretrained`. A model that was extended before is extended anew, from the context it was pre-trained with.
+    Strategies whose angles depend on the sequence's length, and attention rules, are computed by slower attention, so
+    that generating with a cache is exact for them too.
+
+    Args:
+        model: a causal language model of transformers with rotary positions; changed in place.
+        position: how token positions become rotary angles from now on.
+        original_context: tokens of context of pre-training, where the model's config does not say.
+        target_context: tokens of context that the model is for (`config.max_position_embeddings`); by default what
+            the strategy is made for.
+
+    Returns:
+        The same model.
+
+    Raises:
+        UserError: it is no such model, or its original context is unknown.
+    """
+    check_model(model)
+    before = rotary_of(model)
+    rope = rope_of(model.config, original_context) if before is None else before.rope
+    if before is not None and original_context not in (None, rope.original_context):
+        raise UserError(
+            f"the model was extended from {rope.original_context} tokens before, and original_context is "
+            f"{original_context}: leave it out, or load the model again"
+        )
+    position = position.for_model(rope_parameters_of(model.config), rope)
+    config = config_in_effect(model.config, position, rope, target_context)
+    install_extended(model, position, rope)
+    put_in_effect(config, model.config)
+    # The class's own methods, behind what they need to know.
+    vars(model)["save_pretrained"] = MethodType(_save_pretrained, model)
+    vars(model).pop("generate", None)
+    if not position.prefix_consistent:
+        vars(model)["generate"] = MethodType(_generate, model)
+    return model
+
+
+def _generate(
+    self: PreTrainedModel,
+    inputs: Tensor | None = None,
+    generation_config: GenerationConfig | None = None,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    """Generate as transformers does, at the angles of the longest text that may come out."""
+    rotary = rotary_of(self)
+    assert rotary is not None
+    read = [each for each in (inputs, kwargs.get("input_ids"), kwargs.get("inputs_embeds")) if each is not None]
+    prompt = read[0].shape[1] if read else 1
+    settings = generation_config or self.generation_config
+    new = kwargs.pop("max_new_tokens", None) or getattr(settings, "max_new_tokens", None)
+    length = kwargs.pop("max_length", None) or getattr(settings, "max_length", None)
+    new = new or (DEFAULT_NEW_TOKENS if length is None else max(length - prompt, 1))
+    rotary.settled = prompt + new
+    write: Any = type(self)
+    try:
+        return write.generate(self, inputs, generation_config, *args, max_new_tokens=new, **kwargs)
+    finally:
+        rotary.settled = None
+
+
+def _save_pretrained(self: PreTrainedModel, *args: Any, **kwargs: Any) -> None:
+    """Save as transformers does, if transformers will load the same model.
+
+    Raises:
+        UserError: the config cannot say how the model rotates, or says something else.
+    """
+    rotary = rotary_of(self)
+    if rotary is not None:
+        _check_config(self.config, rotary)
+    type(self).save_pretrained(self, *args, **kwargs)
+
+
+def _check_config(config: PreTrainedConfig, rotary: ExtendedRotary) -> None:
+    name = type(rotary.position).__name__
+    if refusal := getattr(config, KEY, {}).get("refusal"):
+        raise UserError(
+            f"the model cannot be saved for transformers: {refusal}; extend it with another strategy before saving"
+        )
+    with torch.device("cpu"):
+        stock: Any = rotary.stock(config)
+    for length, position_ids in probed_positions(rotary.position, rotary.rope).items():
+        found = stock(torch.empty(1), position_ids[None])
+        expected = phases_of(rotary.position, rotary.rope, position_ids, length)
+        for theirs, ours in zip(found, expected, strict=True):
+            own = theirs[0, :, : ours.shape[1]]
+            if own.shape != ours.shape or differs(own, ours, position_ids):
+                raise UserError(
+                    f"the model cannot be saved: it rotates by {name}, and its config was changed since and says "
+                    f"something else at {length} tokens (rope_parameters {config.rope_parameters}, "
+                    f"max_position_embeddings {config.max_position_embeddings}); call lit_pi.extend again"
+                )
