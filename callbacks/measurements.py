@@ -107,7 +107,11 @@ class Measurements(Callback):
         # Callbacks monitor on all ranks what rank 0 published.
         scalars = trainer.strategy.broadcast(scalars)
         if not trainer.barebones:
-            pl_module.log_dict(scalars, rank_zero_only=False, sync_dist=False)
+            # Lightning's own logging of a validation amid training says the step before.
+            fitting = trainer.state.fn == "fit"
+            pl_module.log_dict(scalars, logger=not fitting)
+            for logger in trainer.loggers if fitting else ():
+                logger.log_metrics(scalars, trainer.global_step)
         self._freshness.measured([name for name, count in self._batches.items() if count])
 
     def _found(self, trainer: Trainer, module: LitLlama, name: str, partial: bool) -> dict[str, float]:

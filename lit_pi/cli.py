@@ -308,8 +308,9 @@ class LitPiCLI(LightningCLI):
                 config["default_root_dir"], name="", version="", default_hp_metric=False
             )
         if config["barebones"]:
-            config |= dict.fromkeys(("logger", "log_every_n_steps", "enable_model_summary"))
-            kwargs.pop("logger", None)
+            # What lit_pi or Lightning sets by default is refused there.
+            for name in ("logger", "log_every_n_steps", "enable_model_summary"):
+                config[name] = None
         plugins = config["plugins"] if isinstance(config["plugins"], list) else [config["plugins"]]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             checkpoint_io = AtomicCheckpointIO(self.config_init[self.subcommand]["checkpoint"].in_background)
