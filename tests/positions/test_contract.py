@@ -152,7 +152,7 @@ ASSERTS = [node.lineno for node in ast.walk(ast.parse(CONTRACT)) if isinstance(n
 @pytest.mark.parametrize("line", ASSERTS)
 def test_without_one_of_its_asserts_a_mistake_is_not_told(line: int) -> None:
     class Deletion(ast.NodeTransformer):
-        def visit_Assert(self, node: ast.Assert) -> ast.stmt:  # noqa: N802
+        def visit_Assert(self, node: ast.Assert) -> ast.stmt:
             return ast.copy_location(ast.Pass(), node) if node.lineno == line else node
 
     without: dict[str, Any] = {}
@@ -184,7 +184,7 @@ def test_every_rope_is_checked() -> None:
     """Frequencies that rise for models of a large base only."""
     position = frequencies(lambda each: each.flip(0) if each[-1] < 1e-5 else each)
     check_contract(position)
-    with pytest.raises(AssertionError, match="^frequencies must not rise"):
+    with pytest.raises(AssertionError, match=r"^frequencies must not rise"):
         check_contract(position, [Rope(64, 10_000.0, 2048), Rope(128, 1e6, 4096)])
 
 
