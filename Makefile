@@ -12,10 +12,10 @@ export HF_HOME ?= $(CURDIR)/.cache/huggingface
 export HF_HUB_OFFLINE ?= 1
 export MPLCONFIGDIR ?= $(CURDIR)/.cache/matplotlib
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test test-long lint clean
 
 help:  ## Say what there is to make.
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "lit_pi needs Python 3.11 or newer: make PYTHON=python3.11 ..."'
@@ -38,8 +38,11 @@ demo: $(INSTALLED)  ## Extend a small model's context on this machine (under 5 m
 	@echo "Picture: $(DEMO)/report/standard_library-perplexity.png"
 	@echo "Dashboards: $(BIN)/tensorboard --logdir $(DEMO)"
 
-test: $(INSTALLED)  ## Run all tests (under 15 minutes on 2 cores).
-	$(BIN)/pytest --numprocesses logical --dist loadfile
+test: $(INSTALLED)  ## Run the tests (under 15 minutes on 2 slow cores).
+	$(BIN)/pytest --numprocesses logical --dist loadfile --no-loadscope-reorder -m 'not long'
+
+test-long: $(INSTALLED)  ## Run what `test` leaves out: simulations, sweeps over many models, demos.
+	$(BIN)/pytest --numprocesses logical --dist load -m long
 
 lint: $(INSTALLED)  ## Check style and types.
 	$(BIN)/ruff check .

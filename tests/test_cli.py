@@ -13,6 +13,7 @@ import pyarrow.parquet
 import pytest
 import torch
 import yaml
+from jsonargparse import _completions
 from lightning.pytorch import LightningDataModule
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -315,7 +316,13 @@ def test_version_answers_without_loading_anything() -> None:
     assert not {"torch", "lightning", "transformers"} & loaded
 
 
-def test_shell_completion_knows_the_subcommands(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("values", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_shell_completion_knows_the_subcommands(
+    values: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Completion of values, for which every class is asked for its parameters, takes half a minute."""
+    if not values:
+        monkeypatch.setattr(_completions, "shtab_prepare_actions", lambda _: None)
     with pytest.raises(SystemExit) as stop:
         LitPiCLI(["--print_completion", "shtab-bash"])
     assert stop.value.code == 0

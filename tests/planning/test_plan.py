@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -299,13 +299,24 @@ def test_copies_of_weights_end_with_a_compiled_layer() -> None:
     assert LAYERS * LAYER < others - compiled <= 2 * LAYERS * LAYER
 
 
+@pytest.fixture(scope="module")
+def climbing() -> Iterator[tuple[Tracer, Trace, float, float]]:
+    """A step whose layers may climb, as if on a GPU, and bytes of one whose layers keep least, and everything."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FSDP2, "root_device", torch.device("cuda"))
+        low, high = (tracer(checkpointing=mode, strategy=FSDP2()).step(LONG).bytes for mode in ("full", "none"))
+        prepared = tracer(checkpointing="auto", strategy=FSDP2())
+        yield prepared, prepared.step(LONG), low, high
+
+
 @pytest.mark.parametrize("share", [0.5, 0.9, 3.0])
-def test_layers_climb_to_what_the_memory_holds(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_climb_to_what_the_memory_holds(
+    share: float, climbing: tuple[Tracer, Trace, float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(FSDP2, "root_device", torch.device("cuda"))
-    low, high = (tracer(checkpointing=mode, strategy=FSDP2()).step(LONG).bytes for mode in ("full", "none"))
-    prepared = tracer(checkpointing="auto", strategy=FSDP2())
-    first = prepared.step(LONG)
+    prepared, first, low, high = climbing
     assert first.bytes == low
+    prepared.set_modes(["full"] * LAYERS)
     memory = Memory((low + share * (high - low)) / (1 - RESERVE), math.inf)
     found = settle(prepared, first, memory, None)
     modes = {layer.mode for layer in prepared.model.layer_forwards}
