@@ -49,7 +49,7 @@ class WhenMeasured:
     """A hook that is passed on once for each measurement.
 
     Args:
-        hook: of the callback that monitors.
+        hook: hook of the callback that monitors.
         count: measurements by evaluation.
         name: the evaluation that is monitored.
     """

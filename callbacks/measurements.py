@@ -1,4 +1,4 @@
-"""What evaluations find in validation and test: summed, published, kept."""
+"""Evaluations in validation and test: their scores summed, what they come to published and kept."""
 
 import hashlib
 import json

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
         MultipleChoice,
         PasskeyRetrieval,
         Perplexity,
+        Probe,
+        Results,
         ScoringBatches,
         Summarization,
     )
@@ -72,6 +74,8 @@ _EVALUATIONS = {
     "MultipleChoice",
     "PasskeyRetrieval",
     "Perplexity",
+    "Probe",
+    "Results",
     "ScoringBatches",
     "Summarization",
 }
@@ -100,7 +104,9 @@ __all__ = [
     "Perplexity",
     "PoSE",
     "PositionStrategy",
+    "Probe",
     "Resonance",
+    "Results",
     "Rope",
     "ScoringBatches",
     "SelfExtend",

@@ -74,7 +74,7 @@ def test_every_preset_parses_with_the_command_in_its_header(path: Path, resolved
         pytest.importorskip("torchao", reason="its optimizers are parsed where it is installed")
     words = header(path)
     assert any(word.endswith(str(path.relative_to(CONFIGS.parent))) for word in words)
-    assert resolved(*words)["model"]["position"]["class_path"].startswith("lit_pi.positions.")
+    assert resolved(*words)["model"]["position"]["class_path"].startswith("lit_pi.")
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -188,7 +188,7 @@ def test_a_strategy_is_swapped_without_the_old_ones_parameters(resolved: Callabl
     config = resolved(
         "fit", "--config=configs/experiment/demo_extend.yaml", "--model.position=configs/position/extrapolate.yaml"
     )
-    assert config["model"]["position"] == {"class_path": "lit_pi.positions.Extrapolate"}
+    assert config["model"]["position"] == {"class_path": "lit_pi.Extrapolate"}
 
 
 def test_the_papers_optimizer_is_the_default(resolved: Callable[..., dict]) -> None:

@@ -38,7 +38,7 @@ def test_experiments(names: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert trainer["val_check_interval"] == every * trainer["accumulate_grad_batches"]
     assert data["context_length"] == context
     assert data["train"]["class_path"].rpartition(".")[2] == corpus
-    assert model["position"]["class_path"] == f"lit_pi.positions.{strategy}"
+    assert model["position"]["class_path"] == f"lit_pi.{strategy}"
     assert model["position"].get("init_args", {}).get("scale") == scale
     assert max(data["evaluations"]["pg19"]["init_args"]["context_lengths"]) == context
     assert data["evaluations"]["passkey"]["init_args"]["context_lengths"] == [context]

@@ -49,12 +49,12 @@ def write_files(
     """Write the model, its tokenizer, and what stock transformers has to agree with; the model is float32 afterwards.
 
     Args:
-        model: to write, in the dtype it has.
-        tokenizer: to write beside it; it is told the model's context.
-        directory: to write to.
+        model: the model to write, in the dtype it has.
+        tokenizer: its tokenizer, written beside it; it is told the model's context.
+        directory: where to write.
         origin: where the model comes from, if it was loaded for this.
         target_context: tokens of context that the model is for; by default what its strategy is made for.
-        max_shard_size: of a file of weights, for example `5GB`.
+        max_shard_size: largest size of a file of weights, for example `5GB`.
 
     Raises:
         UserError: transformers cannot express the strategy.

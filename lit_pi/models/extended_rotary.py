@@ -105,7 +105,7 @@ def key_positions(
 
     Args:
         query_positions: places of the queries, in tokens.
-        keys: of the cache, with those of the queries and any that are still empty.
+        keys: keys of the cache, with those of the queries and any that are still empty.
         mask: who sees whom; None where the keys are those of the queries.
     """
     if mask is None:

@@ -1,1 +1,1 @@
-"""What `import lit_pi` gives a notebook or a script: models in memory, extended, measured, continued and saved."""
+"""The functions that `import lit_pi` gives a notebook or a script: models in memory, extended, measured, continued and saved."""

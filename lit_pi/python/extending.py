@@ -17,7 +17,7 @@ from lit_pi.positions import PositionStrategy
 Model = TypeVar("Model", bound=PreTrainedModel)
 
 DEFAULT_NEW_TOKENS = 20
-"""What transformers generates where nobody says how much."""
+"""Tokens that transformers generates where nobody says how many."""
 
 
 def extend(

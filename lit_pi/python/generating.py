@@ -46,7 +46,7 @@ def generate(
         max_new_tokens: tokens to generate at most; the tokenizer's end-of-text token ends a text earlier.
         temperature: divides the logits; 0 takes the most likely token each time.
         top_p: samples from the fewest tokens whose probabilities sum to at least this.
-        seed: of the samples.
+        seed: chooses the tokens that are drawn.
         batch_size: prompts of one forward.
 
     Returns:

@@ -22,7 +22,7 @@ class Loaded(NamedTuple):
 
     Attributes:
         model: a causal language model of transformers, in evaluation mode on the CPU.
-        tokenizer: of the `tokenizers` library.
+        tokenizer: its tokenizer, of the `tokenizers` library.
     """
 
     model: PreTrainedModel
@@ -45,7 +45,7 @@ def load(
         position: how token positions become rotary angles (see `extend`); by default what the run was trained with,
             or what the directory's config says.
         tokenizer: `bytes`, a directory, or an id on the hub; the run's or the directory's own by default.
-        dtype: of the weights; the one they are stored in by default.
+        dtype: dtype of the weights; the one they are stored in by default.
         original_context: tokens of context of pre-training, where the model's config does not say.
 
     Raises:
@@ -81,9 +81,9 @@ def save(
     Args:
         model: a causal language model of transformers, extended or not; it stays as it is.
         tokenizer: its tokenizer.
-        directory: to write, which must not exist yet.
+        directory: the directory to write, which must not exist yet.
         target_context: tokens of context that the model is for; by default what its strategy is made for.
-        max_shard_size: of a file of weights.
+        max_shard_size: largest size of a file of weights.
 
     Returns:
         The directory.

@@ -70,7 +70,7 @@ def perplexity_curve(
         context_lengths: positions of a window (tokens); all are measured in one run.
         stride: tokens from one window to the next.
         position: measure with this strategy; by default with what the model was extended with, or its config says.
-        split: of the corpus, which documents to measure.
+        split: which documents of the corpus to measure.
         bos: whether `<bos>` stands before `every` window, each document's `first` one, or `none`.
         disjoint: score windows that do not overlap too.
         batch_size: windows of one forward.
@@ -79,7 +79,7 @@ def perplexity_curve(
         min_tokens: documents with fewer tokens are left out.
         num_windows: how many windows to draw beside each document's first one; None for all.
         precision: draw as many windows as give an interval so narrow, as half its width over the perplexity.
-        seed: of the choice of documents, and of windows.
+        seed: chooses the documents and the windows.
 
     Raises:
         UserError: no document fills a window of the longest context length, or an option is out of its range.
@@ -120,10 +120,10 @@ def passkey(
         depths: how many, in mode `grid`.
         trials: prompts for each distance or depth; in mode `random`, for each context length.
         score: `teacher_forced` asks in one forward; `generate` writes an answer token by token.
-        max_new_tokens: of a written answer, at most; as many as an answer has by default.
+        max_new_tokens: tokens of a written answer, at most; as many as an answer has by default.
         filler: text to hide keys in: strings, or a corpus; by default a repeated sentence.
         batch_size: prompts of one forward.
-        seed: of keys, drawn depths and stretches of filler.
+        seed: chooses keys, drawn depths and stretches of filler.
 
     Raises:
         UserError: a context length has no room for the prompt, or an option is out of its range.
@@ -143,13 +143,13 @@ def measure(
     name: str = "evaluation",
     position: PositionStrategy | None = None,
 ) -> Result:
-    """What any evaluation finds, as `lit-pi test` measures it.
+    """Measure any evaluation, as `lit-pi test` does.
 
     Args:
         model: a causal language model of transformers, extended or not.
         tokenizer: its tokenizer.
         evaluation: what to measure, for example `lit_pi.MultipleChoice(...)`.
-        name: of the evaluation in the result.
+        name: what to call the evaluation in the result.
         position: measure with this strategy; by default with what the model was extended with, or its config says.
 
     Raises:

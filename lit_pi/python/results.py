@@ -1,4 +1,4 @@
-"""What measuring a model in memory returns: numbers, tables and figures, which a notebook shows."""
+"""Results of measuring a model in memory: numbers, tables and figures, which a notebook shows."""
 
 from base64 import b64encode
 from html import escape
@@ -21,10 +21,10 @@ Interval = tuple[float, float] | None
 
 
 class Result:
-    """What an evaluation found.
+    """Everything that an evaluation found.
 
     Args:
-        record: of `results.json`.
+        record: one record of `results.json`.
 
     Attributes:
         record: the same, with every number and the whole protocol, as plain JSON.

@@ -105,11 +105,11 @@ def test_unknown_bytes_are_spread_or_left_out() -> None:
 
     whole = Perplexity(corpus, context_lengths=[3], stride=1)
     whole.prepare(tokenizer)
-    found = whole.token_bytes(tokenizer)
+    found = whole.token_bytes()
     assert found.token_bytes is not None and found.reason is None
     assert [round(float(sizes.sum()), 9) for sizes in found.token_bytes] == [9, len("智慧 the best of times".encode())]
     assert len(np.unique(found.token_bytes[1])) == 1
     cut = Perplexity(corpus, context_lengths=[3], stride=1, max_tokens=4)
     cut.prepare(tokenizer)
-    assert cut.token_bytes(tokenizer).token_bytes is None
-    assert "1 documents" in str(cut.token_bytes(tokenizer).reason)
+    assert cut.token_bytes().token_bytes is None
+    assert "1 documents" in str(cut.token_bytes().reason)

@@ -13,6 +13,7 @@ from launched import launch
 from sharded_runs import CUT, END, MODEL, RUNS, data, module, trainer
 from transformers import AutoModelForCausalLM
 
+from lit_pi import files
 from lit_pi.export import command, stock, verification
 from lit_pi.models import LanguageModel, Pretrained
 from lit_pi.models.sources.checkpoint import checkpoints_of
@@ -133,7 +134,7 @@ def test_a_killed_save_is_no_checkpoint(sharded: Path, tmp_path: Path) -> None:
         raise KilledError
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint_io.shutil, "rmtree", lambda *_, ignore_errors=False: ignore_errors or killed())
+        patch.setattr(files.shutil, "rmtree", lambda *_, ignore_errors=False: ignore_errors or killed())
         with pytest.raises(KilledError):
             checkpoint_io.AtomicCheckpointIO().remove_checkpoint(folder / "step-000002.ckpt")
     assert checkpoints_of(tmp_path) == []

@@ -134,13 +134,27 @@ def test_a_result_shows_itself(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, documents: list[str]
 ) -> None:
     found = lit_pi.perplexity_curve(model, tokenizer, documents, [32, 64], stride=16, position=Interpolate(scale=2))
-    assert f"{found.perplexity[64]:.3f}" in repr(found) and "texts: Interpolate" in repr(found)
+    assert f"{found.perplexity[64]:.3f}" in repr(found) and "model: Interpolate" in repr(found)
     assert f"<td>{found.perplexity[64]:.3f}</td>" in found._repr_html_()
     assert 'src="data:image/png;base64,iVBOR' in found._repr_html_()
     (axes,) = found.figure().axes
     assert list(axes.lines[0].get_ydata()) == list(found.perplexity.values())
     keys = lit_pi.passkey(model, tokenizer, [340], distances=2, trials=1)
-    assert repr(keys).splitlines()[-1].split() == ["340", "0.0%", "0.0%", "to", "65.8%", "2"]
+    assert repr(keys).splitlines()[-1].split() == [
+        "model:",
+        "Interpolate",
+        "(scale",
+        "2)",
+        "340",
+        "2",
+        "0.0",
+        "(0.0",
+        "to",
+        "65.8)",
+        "0",
+        "0",
+        "0",
+    ]
     assert keys.k_max == {340: 0} and keys.figure().axes
 
 

@@ -38,13 +38,13 @@ class InMemory(ModelSource):
 
     @property
     def position(self) -> PositionStrategy:
-        """What the model rotates by: what it was extended with, else what its config says."""
+        """The strategy that the model rotates by: what it was extended with, else what its config says."""
         rotary = rotary_of(self.llm)
         return FromConfig() if rotary is None else rotary.position
 
     @property
     def rope(self) -> Rope:
-        """What the model was pre-trained with.
+        """The rope that the model was pre-trained with.
 
         Raises:
             UserError: its config holds an extension that does not say what it extended.

@@ -109,17 +109,17 @@ def test_runs_are_shown_as_their_mode_and_number_ask() -> None:
     one, two, less = (columns(correct) for correct in ([[9, 1], [2, 4]], [[1, 2], [3, 4]], [[1, 2, 3], [3, 4, 5]]))
     first, second = Run("base", Path("base")), Run("tuned", Path("tuned"))
     reached = {"20": 250}
-    alone = passkey_figures({"keys": {first: recorded("paper", one, reached)}})["keys-passkey"]
+    alone = passkey_figures({"keys": {first: recorded("paper", one, reached)}})["keys/passkey"]
     assert alone.title == "keys, base: Extrapolate"
     assert alone.panels[0].lines[0].label == "256 tokens, k_max@20 250"
     pair = {first: recorded("grid", one, reached), second: recorded("grid", two, reached)}
     unlike = {first: recorded("grid", one, reached), second: recorded("grid", less, reached)}
     drawn = {run: recorded("random", found, None) for run, found in ((first, one), (second, two))}
     found = passkey_figures({"alike": pair, "unlike": unlike, "drawn": drawn})
-    assert list(found) == ["alike-passkey", "unlike-passkey", "drawn-passkey"]
-    assert [panel and panel.title for panel in found["alike-passkey"].panels] == [
+    assert list(found) == ["alike/passkey", "unlike/passkey", "drawn/passkey"]
+    assert [panel and panel.title for panel in found["alike/passkey"].panels] == [
         "base: Extrapolate", None, "tuned: Extrapolate", "less the first run's",
     ]  # fmt: skip
-    assert [panel.title for panel in found["unlike-passkey"].panels] == ["256 tokens", "512 tokens"]
-    (panel,) = found["drawn-passkey"].panels
+    assert [panel.title for panel in found["unlike/passkey"].panels] == ["256 tokens", "512 tokens"]
+    (panel,) = found["drawn/passkey"].panels
     assert [line.label for line in panel.lines] == ["base: Extrapolate", "tuned: Extrapolate"]

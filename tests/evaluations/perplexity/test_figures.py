@@ -57,9 +57,9 @@ def test_each_run_is_a_line_of_one_curve_and_has_its_own_losses_by_position() ->
         Run("base", Path("base")): record("Extrapolate", 512), Run("a/tuned", Path("a/tuned")): record("YaRN", 256),
     }  # fmt: skip
     found = perplexity_figures({"books": records})
-    assert list(found) == ["books-perplexity", "books-loss_by_position-base", "books-loss_by_position-a-tuned"]
-    curves = found["books-perplexity"].panels[0]
+    assert list(found) == ["books/perplexity", "books/loss_by_position-base", "books/loss_by_position-a/tuned"]
+    curves = found["books/perplexity"].panels[0]
     assert [line.label for line in curves.lines] == ["base: Extrapolate (scale 2)", "a/tuned: YaRN (scale 2)"]
     assert [line.y for line in curves.lines] == [[4, 5]] * 2 and curves.marks[0].at == 256
-    assert found["books-loss_by_position-a-tuned"].title == "books, a/tuned: YaRN (scale 2)"
-    assert found["books-loss_by_position-base"].panels[0].lines[0].y == [3]
+    assert found["books/loss_by_position-a/tuned"].title == "books, a/tuned: YaRN (scale 2)"
+    assert found["books/loss_by_position-base"].panels[0].lines[0].y == [3]
