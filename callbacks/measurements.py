@@ -109,7 +109,7 @@ class Measurements(Callback):
         if not trainer.barebones:
             # Lightning's own logging of a validation amid training says the step before.
             fitting = trainer.state.fn == "fit"
-            pl_module.log_dict(scalars, logger=not fitting)
+            pl_module.log_dict(scalars, logger=False if fitting else None)
             for logger in trainer.loggers if fitting else ():
                 logger.log_metrics(scalars, trainer.global_step)
         self._freshness.measured([name for name, count in self._batches.items() if count])

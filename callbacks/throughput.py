@@ -96,7 +96,7 @@ class Throughput(Callback):
         stop = _now(pl_module)
         self._new.append(Step([*self._spans, (self._start, stop)], self._tokens, self._seen_keys, self._waited))
         self._start, self._spans, self._tokens, self._seen_keys, self._waited = stop, [], 0, 0, 0.0
-        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if (every := trainer.log_every_n_steps) and trainer.global_step % every == 0:  # type: ignore[attr-defined]
             pl_module.log("tokens/s", self._log(trainer, pl_module), prog_bar=True, logger=False)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -154,7 +154,7 @@ class RunConfig(SaveConfigCallback):
         self.parser.save(self.config, run / self.config_filename, skip_none=False, overwrite=True)
         text = self.parser.dump(self.config, skip_none=False)
         for logger in trainer.loggers:
-            log_settings(logger, f"config/{stage}", text)
+            log_settings(logger, f"config/{self.config_filename.removesuffix('.yaml')}", text)
 
 
 class LitPiCLI(LightningCLI):

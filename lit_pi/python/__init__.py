@@ -1,1 +1,1 @@
-"""The functions that `import lit_pi` gives a notebook or a script: models in memory, extended, measured, continued and saved."""
+"""Functions for notebooks and scripts: models in memory, extended, measured, continued and saved."""

@@ -26,6 +26,10 @@ def draw_lines(axes: Axes, panel: LinePanel, pens: Pens, width: float) -> None:
     axes.set_yscale("log" if panel.log_y else "linear")
     for line in panel.lines:
         _line(axes, line, pens)
+    if panel.log_x and len({x for line in panel.lines for x in line.x}) == 1:
+        # A logarithmic axis of one point has no width of its own.
+        ends = [x for line in panel.lines for x in line.x] + [mark.at for mark in panel.marks if mark.axis == "x"]
+        axes.set_xlim(min(ends) / 1.5, max(ends) * 1.5)
     for mark in panel.marks:
         across = axes.axvline if mark.axis == "x" else axes.axhline
         if mark.line:

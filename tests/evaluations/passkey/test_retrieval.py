@@ -78,6 +78,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     module.answered = {(length, cell): n for length, own in ANSWERED.items() for cell, n in enumerate(own)}
     with pytest.MonkeyPatch.context() as patch:
         lines: list[str] = []
+        patch.setenv("COLUMNS", "200")
         patch.setattr("lit_pi.callbacks.measurements.Console.print", lambda self, table: lines.append(_text(table)))
         trainer(run, logger=TensorBoardLogger(run, name="", version="")).test(
             module, data(list(ANSWERED), "paper", distances=4, trials=10, batch_size=3), verbose=False
