@@ -60,7 +60,7 @@ DEFAULT_CALLBACKS: dict[str, type[Callback]] = {
 """Callbacks of every run that does not bring its own of their class, or leave them out with `--without`."""
 Default = Literal["IsolationProbe", "Measurements", "Predictions", "Throughput", "Checkpoint", "RopeGuard"]
 LAST = "last"
-"""What `--ckpt_path` takes for the newest complete checkpoint of the run directory."""
+"""The word that `--ckpt_path` takes for the newest complete checkpoint of the run directory."""
 
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True, add_print_completion_argument=True)
 
@@ -115,7 +115,7 @@ def chain_of(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def one_sentence(message: str) -> str:
-    """What jsonargparse says over several lines, for each type that a value might have had."""
+    """Say in one sentence what jsonargparse says over several lines, for each type that a value might have had."""
     keys = re.findall(r'Parser key "([^"]+)"', message)
     keys = [key for key, inner in zip_longest(keys, keys[1:], fillvalue="") if not inner.startswith(f"{key}.")]
     key = ".".join(keys) or "the command line"

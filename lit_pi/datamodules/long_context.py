@@ -1,4 +1,4 @@
-"""What to train on and what to evaluate."""
+"""The DataModule of any corpus to train on and any evaluations to measure."""
 
 from collections.abc import Mapping
 from functools import cached_property, partial

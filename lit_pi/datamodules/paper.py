@@ -24,7 +24,7 @@ class PG19(LongContextData):
         corpus: the books; by default those on the hub.
         context_lengths: windows that are measured (tokens).
         stride: tokens from one window to the next.
-        options: of `LongContextData`.
+        options: any other option of `LongContextData`.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class ProofPile(LongContextData):
         context_lengths: windows that are measured (tokens).
         stride: tokens from one window to the next.
         max_documents: how many documents are drawn.
-        options: of `LongContextData`.
+        options: any other option of `LongContextData`.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Pile(LongContextData):
         context_lengths: windows that are measured (tokens).
         stride: tokens from one window to the next.
         max_documents: how many documents are drawn.
-        options: of `LongContextData`.
+        options: any other option of `LongContextData`.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class RedPajama(LongContextData):
         context_lengths: windows that are measured (tokens).
         stride: tokens from one window to the next.
         max_documents: how many documents are drawn.
-        options: of `LongContextData`.
+        options: any other option of `LongContextData`.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class GovReport(LongContextData):
             tokens of each after at most 15,000 of its report.
         context_lengths: windows of reports that are measured (tokens).
         stride: tokens from one window to the next.
-        options: of `LongContextData`.
+        options: any other option of `LongContextData`.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class Passkey(LongContextData):
         context_lengths: tokens of a prompt and its answer.
         mode: `paper` varies the key's distance from the end, `grid` its depth, `random` draws the depth.
         trials: prompts for each distance or depth.
-        options: of `LongContextData`.
+        options: any other option of `LongContextData`.
     """
 
     def __init__(

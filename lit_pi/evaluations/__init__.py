@@ -1,4 +1,4 @@
-"""What is measured, one folder an evaluation."""
+"""Evaluations of models, one folder each."""
 
 from lit_pi.evaluations.choices.multiple_choice import MultipleChoice
 from lit_pi.evaluations.decoding.decode_consistency import DecodeConsistency

@@ -52,7 +52,7 @@ class Probe(NamedTuple):
 
 
 class Results(NamedTuple):
-    """What an evaluation came to.
+    """Everything that an evaluation came to.
 
     Attributes:
         record: goes into `results.json`, plain JSON; tables and figures are drawn from it alone.

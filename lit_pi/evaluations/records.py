@@ -80,7 +80,7 @@ def latest(run: Path, kind: str | None = None) -> dict[str, dict[str, Any]]:
 
     Args:
         run: the run directory.
-        kind: of the records; all kinds by default.
+        kind: the kind of records; all kinds by default.
 
     Raises:
         UserError: the directory has no results.

@@ -14,8 +14,8 @@ class Table(NamedTuple):
 
     Attributes:
         title: above them.
-        header: of the columns; the first ones are text, those from `numbers` on are set to the right.
-        rows: of as many cells.
+        header: names of the columns; the first ones are text, those from `numbers` on are set to the right.
+        rows: rows of as many cells.
         notes: below, a sentence each.
         numbers: the first column of numbers.
     """

@@ -39,7 +39,7 @@ class MultipleChoice(Evaluation):
         context_length: tokens that `<bos>`, context and option may have; a question that does not fit is an error.
         batch_tokens: tokens of one forward, padding included, where a single row does not have more.
         max_questions: how many questions to ask, a random choice; None for all.
-        seed: of the choice.
+        seed: chooses the questions.
         every_n_steps: during `fit`, measure at validations whose step is a multiple of this; None for all.
 
     Raises:
@@ -156,8 +156,8 @@ class RowBatches(ScoringBatches):
     """Rows of about one length, the longest first.
 
     Args:
-        name: of the evaluation.
-        rows: to score.
+        name: name of the evaluation.
+        rows: rows to score.
         context_length: tokens that no row exceeds.
         batch_tokens: tokens of a batch, where it has more than one row.
         world_size: ranks that share the rows.

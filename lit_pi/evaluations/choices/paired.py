@@ -9,16 +9,16 @@ from lit_pi.evaluations.records import latest
 from lit_pi.evaluations.statistics.paired_shares import PairedShares, paired_shares
 
 KIND = "multiple_choice"
-"""Of the records in `results.json`."""
+"""The kind of its records in `results.json`."""
 
 
 class PairedDifference(NamedTuple):
-    """What another run gains over a baseline, on the questions that both answered.
+    """The gain of another run over a baseline, on the questions that both answered.
 
     Attributes:
         evaluation: whose questions they are.
         normalisation: how options are compared.
-        shares: of the questions.
+        shares: shares of the questions.
     """
 
     evaluation: str

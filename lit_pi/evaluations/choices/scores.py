@@ -34,7 +34,7 @@ class ChoiceQuestion(NamedTuple):
         answer: index of the right option.
         rows: for each option, the row that scores it after its context.
         alone: for each option, the row that scores it after the answer context; empty where the task has none.
-        characters: of each option, without the space before it.
+        characters: how many each option has, without the space before it.
         bytes: UTF-8 bytes of the same.
         tokens: scored, of each option.
     """
@@ -53,8 +53,8 @@ class ScoredQuestion(NamedTuple):
 
     Attributes:
         question: whose options were scored.
-        log_likelihood: of each option after its context, in nats.
-        alone: of each option after the answer context, in nats; empty where the task has none.
+        log_likelihood: that of each option after its context, in nats.
+        alone: that of each option after the answer context, in nats; empty where the task has none.
     """
 
     question: ChoiceQuestion
@@ -125,7 +125,7 @@ class ChoiceScores(Metric):
         """Add a batch.
 
         Args:
-            indices: of the rows, -1 for one that only fills up.
+            indices: places of the rows, -1 for one that only fills up.
             token_nll: nats, 0 where nothing is scored.
         """
         real = indices >= 0

@@ -34,7 +34,7 @@ class DecodeConsistency(Evaluation):
             in float64, 1e-3 in float32 and 0.25 in the dtypes of 16 bits.
         batch_size: documents of one forward.
         max_documents: how many documents to read, a random choice; None for all.
-        seed: of the choice.
+        seed: chooses the documents.
         every_n_steps: during `fit`, measure at validations whose step is a multiple of this; None for all.
 
     Raises:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 KIND = "decode_consistency"
-"""Of the records in `results.json`."""
+"""The kind of its records in `results.json`."""
 TOLERANCES = {"float64": 1e-6, "float32": 1e-3}
 """Nats by which one token may differ where only the order of sums does, by dtype of the computation."""
 HALF_TOLERANCE = 0.25

@@ -17,15 +17,15 @@ MARK, MARK_ON_COLOURS = "0.4", "tab:red"
 
 
 class Pens:
-    """What lines and marks look like, by label.
+    """The look of lines and marks, by label.
 
     Args:
         picture: whose panels they are for.
 
     Attributes:
-        colours: of lines.
+        colours: colours of lines.
         symbols: at the points of lines.
-        dashes: of marks.
+        dashes: dashes of marks.
         legend: a sample for each label that is not empty: lines first, then points, then marks.
     """
 

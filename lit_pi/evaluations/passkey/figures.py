@@ -13,7 +13,7 @@ Cells = Mapping[int, Sequence[PasskeyCell]]
 FOUND = "passkeys found"
 LENGTH, DISTANCE = "context length (tokens)", "tokens from the key to the prompt's end"
 K_MAX, K_MAX_SHARE = "k_max@20", 0.2
-"""What is called so, and the share of prompts up to whose distance it reaches."""
+"""The name of the largest distance found, and the share of prompts up to whose distance it reaches."""
 
 
 def passkey_figures(found: Mapping[str, Records]) -> dict[str, Picture]:

@@ -9,18 +9,18 @@ from lit_pi.evaluations.records import latest
 from lit_pi.evaluations.statistics.paired_shares import PairedShares, paired_shares
 
 KIND = "passkey"
-"""Of the records in `results.json`."""
+"""The kind of its records in `results.json`."""
 ASKED = ("mode", "cells", "trials", "seed", "template", "filler", "tokenizer")
-"""What of a protocol decides which prompts there are."""
+"""The parts of a protocol that decide which prompts there are."""
 
 
 class PairedPasskeys(NamedTuple):
-    """What another run finds that a baseline does not, on the prompts that both were given.
+    """The keys that another run finds and a baseline does not, on the prompts that both were given.
 
     Attributes:
         evaluation: whose prompts they are.
-        context_length: of the prompts, in tokens.
-        shares: of the prompts.
+        context_length: tokens of the prompts.
+        shares: shares of the prompts.
     """
 
     evaluation: str

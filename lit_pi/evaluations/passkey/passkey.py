@@ -53,13 +53,13 @@ class PasskeyRetrieval(Evaluation):
         depths: how many, in mode `grid`.
         trials: prompts for each distance or depth; in mode `random`, for each context length.
         score: `teacher_forced` asks in one forward; `generate` writes an answer token by token.
-        max_new_tokens: of a written answer, at most. As many as an answer has by default; more of them make the
+        max_new_tokens: tokens of a written answer, at most. As many as an answer has by default; more of them make the
             context that much longer.
         filler: text to hide keys in, a stretch drawn at random for each prompt; by default the repeated sentence of
             Mohtashami and Jaggi 2023.
-        filler_split: of that corpus.
+        filler_split: split of that corpus.
         batch_size: prompts of one forward.
-        seed: of keys, drawn depths and stretches of filler.
+        seed: chooses keys, drawn depths and stretches of filler.
         every_n_steps: during `fit`, measure at validations whose step is a multiple of this; None for all.
 
     Raises:
@@ -237,7 +237,7 @@ class PasskeyRetrieval(Evaluation):
         """Whether the first number that the model wrote is the key.
 
         Args:
-            indices: of the samples.
+            indices: places among the samples.
             answers: the tokens written after each prompt.
         """
         assert self._tokenizer is not None
@@ -277,7 +277,7 @@ class PromptBatches(ScoringBatches):
     """The prompts of an evaluation as tensors, each built when it is asked for.
 
     Args:
-        name: of the evaluation.
+        name: name of the evaluation.
         passkey: builds the prompts.
         world_size: ranks that share them.
     """

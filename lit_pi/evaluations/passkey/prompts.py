@@ -27,9 +27,9 @@ QUESTION = "\nWhat is the pass key? The pass key is"
 ANSWER = " {key}"
 
 AFTER_TEXT = "green", "green.", ""
-"""What may stand before a piece that begins a line, the most natural first."""
+"""Texts that may stand before a piece that begins a line, the most natural first."""
 AFTER_LINE = "\n", ".", ""
-"""What may stand before filler."""
+"""Texts that may stand before filler."""
 
 
 class Prompt(NamedTuple):

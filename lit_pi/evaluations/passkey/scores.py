@@ -39,9 +39,9 @@ class AskedPasskey(NamedTuple):
     Attributes:
         sample: which one.
         correct: whether every answer token was the model's first choice, or it answered in writing.
-        tokens: of the answer; 0 where the model wrote it.
+        tokens: tokens of the answer; 0 where the model wrote it.
         first_choices: how many of them were the model's first choice.
-        log_probability: of the whole answer in nats, 0 where the model wrote it.
+        log_probability: that of the whole answer in nats, 0 where the model wrote it.
     """
 
     sample: PasskeySample
@@ -65,7 +65,7 @@ class PasskeyCell(NamedTuple):
         accuracy: `correct / n`.
         low: lower end of its 95 % interval (Wilson 1927).
         high: upper end.
-        log_probability: of the whole answer in nats, mean over prompts; None where a model's scores are not finite,
+        log_probability: the whole answer's in nats, mean over prompts; None where a model's scores are not finite,
             and where it wrote its answers.
         token_accuracy: share of the answers' tokens that were the first choice; None where the model wrote them.
     """
@@ -192,7 +192,7 @@ def k_max(cells: Sequence[PasskeyCell], threshold: float) -> int:
     that stands as far as it can counts for it.
 
     Args:
-        cells: of one context length.
+        cells: cells of one context length.
         threshold: share of prompts answered; 0.2 in the paper.
     """
     reached = 0

@@ -1,4 +1,4 @@
-"""What found keys come to: accuracy and k_max of each context length."""
+"""Sums over found keys: accuracy and k_max of each context length."""
 
 from collections import defaultdict
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What tokens are expected to lose in overlapping windows, judged from windows that do not overlap (control variate).
+"""Losses that are expected in overlapping windows, judged from windows that do not overlap (control variate).
 
 A pass over disjoint windows is cheap and scores every token. Windows that are drawn then need to say only by how much
 they differ from it. The draw has no part in it, so estimates stay unbiased whatever it says.
@@ -48,7 +48,7 @@ def expected_losses(losses: TokenLosses, plan: WindowPlan, disjoint: Sequence[Wi
 
     Args:
         losses: have the series of the disjoint windows.
-        plan: of overlapping windows.
+        plan: the plan of overlapping windows.
         disjoint: some of `plan.disjoint()`, the longest context length among them.
     """
     apart = [_apart(losses, each) for each in disjoint]
@@ -87,6 +87,6 @@ def _apart(losses: TokenLosses, plan: WindowPlan) -> Apart:
 
 
 def _places(bounds: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Of each token, how many tokens its window scores before it."""
+    """Count, for each token, how many tokens its window scores before it."""
     unscored = np.zeros(bounds[0], np.int64)
     return np.concatenate((unscored, np.arange(bounds[0], bounds[-1]) - np.repeat(bounds[:-1], np.diff(bounds))))

@@ -1,4 +1,4 @@
-"""What the field means by perplexity: each definition says what one window contributes.
+"""The field's definitions of perplexity: each definition says what one window contributes.
 
 All are ratios of sums over windows, sum(y) / sum(x) in nats or bits, so that documents and windows may be sampled.
 A new definition is a function and a row in `DEFINITIONS`.
@@ -25,7 +25,7 @@ class WindowSums(NamedTuple):
 
     Attributes:
         document: index of the window's document.
-        number: of the window in its document.
+        number: place of the window in its document.
         tokens: how many it scores.
         nll: nats of them; 0 where the window was not run.
         common_tokens: how many of them lie where every context length has its full context.

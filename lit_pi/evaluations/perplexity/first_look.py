@@ -1,4 +1,4 @@
-"""What is scored before perplexity is measured: a pilot that says how many windows it needs, and what it will cost."""
+"""Scoring before perplexity is measured: a pilot that says how many windows it needs, and what it will cost."""
 
 import time
 from collections import Counter

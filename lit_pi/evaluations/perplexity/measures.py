@@ -62,7 +62,7 @@ class CurvePoint(NamedTuple):
 
 
 class ContextGain(NamedTuple):
-    """What a longer context length saves on the same tokens.
+    """The loss that a longer context length saves on the same tokens.
 
     Attributes:
         context_length: the longer one, in tokens.
@@ -103,7 +103,7 @@ class Perplexities(NamedTuple):
     Attributes:
         curve: token-weighted perplexity.
         definitions: every definition's figures.
-        context_gain: of the longer context lengths.
+        context_gain: gains of the longer context lengths.
         positions: loss by position in the document, by context length.
         totals: what the figures are made of.
     """
@@ -147,7 +147,7 @@ def measure(
     Where windows were drawn, and disjoint ones scored beside them, figures are estimated from the differences of both.
 
     Args:
-        losses: of the tokens of all documents.
+        losses: losses of the tokens of all documents.
         plans: the sliding windows, and others that were scored beside them.
         sample: which sliding windows were to be run; all where there is none.
         token_bytes: UTF-8 bytes of each document's tokens, if known.

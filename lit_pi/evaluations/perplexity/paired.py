@@ -11,15 +11,15 @@ from lit_pi.evaluations.records import latest
 from lit_pi.evaluations.statistics.document_intervals import ratio, ratio_difference
 
 KIND = "perplexity_curve"
-"""Of the records in `results.json`."""
+"""The kind of its records in `results.json`."""
 
 
 class PairedPerplexity(NamedTuple):
-    """What another run loses or gains against a baseline, on the documents that both measured.
+    """The loss or gain of another run against a baseline, on the documents that both measured.
 
     Attributes:
         evaluation: whose documents they are.
-        definition: of perplexity, by its name.
+        definition: the definition of perplexity, by its name.
         context_length: in tokens.
         documents: that take part.
         baseline: figure of the baseline.

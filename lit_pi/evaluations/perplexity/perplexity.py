@@ -62,7 +62,7 @@ class Perplexity(Evaluation):
             width over the perplexity, at every context length (0.005 for half a per cent); a pilot of a few windows
             finds the number, which the result records, and whether disjoint windows of the longest context length
             will do. Runs that are compared need the same number: give it to both.
-        seed: of the choice of documents, and of windows.
+        seed: chooses documents and windows.
         every_n_steps: during `fit`, measure at validations whose step is a multiple of this; None for all.
 
     Raises:
@@ -304,7 +304,7 @@ class Perplexity(Evaluation):
         }  # fmt: skip
 
     def _fingerprint(self) -> str:
-        """Of the windows from which a sample may have been drawn."""
+        """Digest the windows from which a sample may have been drawn."""
         assert self.store is not None
         origin = [self.store.manifest[key]["fingerprint"] for key in ("corpus", "tokenizer")]
         plan = [self.plan.context_lengths, self.plan.stride, self.plan.bos]

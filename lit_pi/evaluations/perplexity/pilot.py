@@ -23,7 +23,7 @@ CERTAINTY = 0.8
 
 
 class Choice(NamedTuple):
-    """What to run.
+    """The windows to run.
 
     Attributes:
         num_windows: how many windows to draw beside first ones, or as many as there are.
@@ -41,14 +41,14 @@ def choose(
     pilot: WindowSample,
     precision: float,
 ) -> Choice:
-    """What reads the fewest tokens for an interval as narrow as asked.
+    """Choose the windows that read the fewest tokens for an interval as narrow as asked.
 
     Disjoint windows of the longest context length tell of all context lengths in one pass. Where a model fails at long
     contexts they do not tell of short ones, and a pass for each context length is worth its price.
 
     Args:
-        losses: of the pilot's windows, and of the disjoint ones that hold what they score.
-        plan: of the windows.
+        losses: losses of the pilot's windows, and of the disjoint ones that hold what they score.
+        plan: the plan of the windows.
         controls: disjoint windows that may be scored beside them, each with those of the longest context length.
         pilot: what was drawn of them.
         precision: half the width of the 95 % interval of all windows' perplexity, over that perplexity, at every
@@ -82,6 +82,6 @@ def windows_needed(
 
 
 def _half_width(drawn: int, units: int, variance: float) -> float:
-    """Of the interval of a sum over all units, of which some are drawn."""
+    """Half the width of the interval of a sum over all units, of which some are drawn."""
     error = units * math.sqrt(variance / drawn * (1 - drawn / units))
     return float(student.ppf(0.975, drawn // PER_BLOCK)) * error

@@ -23,7 +23,7 @@ class Totals(NamedTuple):
     Attributes:
         y: estimated numerators `[documents]`.
         x: exact denominators `[documents]`.
-        half_width: of the 95 % interval of sum(y) / sum(x) around that of all windows; 0 where all were run.
+        half_width: half of the 95 % interval of sum(y) / sum(x) around that of all windows; 0 where all were run.
     """
 
     y: NDArray[np.float64]
@@ -96,11 +96,11 @@ class WindowSample:
         """Estimate the sums over all windows.
 
         Args:
-            y: of each window; of those that were not run it is ignored.
+            y: numerator of each window; of those that were not run it is ignored.
             expected: y of each window, known without looking at the windows that were drawn.
-            x: of each window.
-            document: of each window.
-            number: of each window in its document.
+            x: denominator of each window.
+            document: document of each window.
+            number: place of each window in its document.
             documents: how many there are.
         """
         weight, known = self.weights(document, number), np.where(number == 0, 0.0, expected)
@@ -127,7 +127,7 @@ class WindowSample:
     def _pairs(
         self, deviation: NDArray[np.float64], document: NDArray[np.int64], number: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        """What each block's two windows deviate, `[2, blocks]`; 0 where a context length has no such window."""
+        """By how much each block's two windows deviate, `[2, blocks]`; 0 where a context length has no such window."""
         later = number > 0
         units = np.zeros(self.units)
         units[self._unit(document, number)[later]] = deviation[later]

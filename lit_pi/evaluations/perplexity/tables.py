@@ -28,7 +28,7 @@ def perplexity_differences(found: Found) -> list[Table]:
 
 
 def protocol_note(protocol: dict[str, Any]) -> str:
-    """What a table of perplexities has to say about how they were measured."""
+    """Say below a table of perplexities how they were measured."""
     facts = [
         f"every token counts alike; stride {protocol['stride']}",
         BOS[protocol["bos"]],

@@ -26,7 +26,7 @@ class Series(NamedTuple):
 
 
 def series_of(plans: Iterable[WindowPlan]) -> list[Series]:
-    """What windows of plans give each token a loss for."""
+    """List the series in which windows of plans give each token a loss."""
     return [Series(plan.scheme, length) for plan in plans for length in plan.context_lengths]
 
 
@@ -48,7 +48,7 @@ class TokenScores(Metric):
 
     Args:
         series: those that the updates' spans may have.
-        tokens: of each document.
+        tokens: tokens of each document.
     """
 
     full_state_update = False
@@ -78,7 +78,7 @@ class TokenScores(Metric):
             token_nll: for each span, nats.
             targets: tokens at the batch's scored positions, or `IGNORE`.
             scored: positions whose next token is scored; those of a span follow one another.
-            documents: of each row, -1 where it only fills up.
+            documents: document of each row, -1 where it only fills up.
             begins: index in the document of what stands at each row's position 0.
         """
         for span, nll in zip(spans, token_nll, strict=True):

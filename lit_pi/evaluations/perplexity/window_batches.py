@@ -13,11 +13,11 @@ class WindowBatches(ScoringBatches):
     """The windows of a plan as tensors.
 
     Args:
-        name: of the evaluation.
+        name: name of the evaluation.
         store: holds the documents.
         documents: indices in the store.
         lengths: tokens of each document that are measured.
-        bos_token_id: of the tokenizer, used where a window has `<bos>`.
+        bos_token_id: `<bos>` of the tokenizer, used where a window has `<bos>`.
         planned: shape and windows of every batch.
     """
 

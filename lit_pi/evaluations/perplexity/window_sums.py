@@ -34,8 +34,8 @@ def window_sums(
     """Sum the losses of one series by the windows of its plan.
 
     Args:
-        losses: of all series.
-        plan: of the windows.
+        losses: losses of all series.
+        plan: the plan of the windows.
         context_length: one of the plan's.
         common_from: document position from which tokens are common to all context lengths.
         token_bytes: bytes of each document's tokens, if known.
@@ -75,9 +75,9 @@ def by_position(
     """Mean loss by position in the document, in buckets that grow by a factor of the square root of 2.
 
     Args:
-        losses: of all series.
+        losses: losses of all series.
         series: whose losses to average.
-        windows: of that series.
+        windows: windows of that series.
         weights: how many windows each stands for.
         expected: nats of each token, from which those of windows that were run differ, if known.
     """

@@ -45,7 +45,7 @@ FILLER = Window(-1, 0)
 
 
 class Shape(NamedTuple):
-    """What the windows of one batch share.
+    """The shape that the windows of one batch share.
 
     Attributes:
         length: positions, the shortest context length that serves all that are still needed.
@@ -140,7 +140,7 @@ class WindowPlan:
 
         Args:
             context_length: one of the plan's.
-            tokens: of the document.
+            tokens: tokens of the document.
         """
         numbers = np.arange(self.count(context_length, tokens), dtype=np.int64)
         ends = np.minimum(self._end(context_length, numbers), tokens)

@@ -45,7 +45,7 @@ def cluster_mean(values: Sequence[float], clusters: Sequence[Hashable]) -> tuple
     """Mean of values of which each document has some, such as its summaries, and its interval over documents.
 
     Args:
-        values: to be averaged.
+        values: values to be averaged.
         clusters: which document each is of.
 
     Returns:

@@ -9,7 +9,7 @@ from lit_pi.evaluations.statistics.intervals import newcombe
 
 
 class PairedShares(NamedTuple):
-    """What another run gains over a baseline.
+    """The gain of another run over a baseline.
 
     Attributes:
         n: things that both were asked.

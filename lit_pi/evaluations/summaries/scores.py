@@ -14,7 +14,7 @@ from torchmetrics import Metric
 from lit_pi.evaluations.statistics.document_intervals import cluster_mean
 
 KIND = "summarization"
-"""Of the records in `results.json`."""
+"""The kind of its records in `results.json`."""
 NGRAM = 4
 """Words of the n-grams that are counted as repeated or copied."""
 LABELS = {
@@ -27,17 +27,17 @@ LABELS = {
     "repeated": f"{NGRAM}-grams repeated (%)",
     "copied": f"{NGRAM}-grams copied (%)",
 }
-"""What is measured, as a person reads it."""
+"""The measures, as a person reads it."""
 
 
 class SummaryMeasures(NamedTuple):
-    """What is measured of one summary; shares are 0 or 100 where they are of one summary.
+    """Measures of one summary; shares are 0 or 100 where they are of one summary.
 
     Attributes:
         rouge1: ROUGE-1 (Lin 2004), F measure with Porter's stemmer, in %.
         rouge2: ROUGE-2, likewise.
         rougeL: ROUGE-L of the whole text as one sequence, likewise; not ROUGE-Lsum, which is larger.
-        tokens: of the summary, without the one that ended it.
+        tokens: how many the summary has, without the one that ended it.
         capped: whether it was cut off at the limit of new tokens, in %.
         empty: whether it has no word, in %.
         repeated: share of its 4-grams of words that occurred in it before, in % (Welleck et al. 2020, section 6).
@@ -59,7 +59,7 @@ class SummarySample(NamedTuple):
 
     Attributes:
         document: index of what is summarised.
-        seed: of the tokens that are drawn.
+        seed: chooses the tokens that are drawn.
     """
 
     document: int
@@ -72,7 +72,7 @@ class WrittenSummary(NamedTuple):
     Attributes:
         sample: index in the evaluation.
         measures: what it comes to.
-        token_ids: of the summary.
+        token_ids: tokens of the summary.
     """
 
     sample: int
@@ -110,7 +110,7 @@ def measure(summary: str, reference: str, source: str, tokens: int, capped: bool
         summary: as it was written.
         reference: what a person wrote.
         source: the text that is summarised.
-        tokens: of the summary.
+        tokens: how many the summary has.
         capped: whether it was cut off at the limit of new tokens.
     """
     scores = _rouge().score(reference, summary)
@@ -137,7 +137,7 @@ class SummaryScores(Metric):
 
     Args:
         samples: how many summaries may be written.
-        max_new_tokens: of each.
+        max_new_tokens: tokens of each, at most.
     """
 
     full_state_update = False
@@ -182,7 +182,7 @@ def means(summaries: Sequence[WrittenSummary], samples: Sequence[SummarySample])
 
     Args:
         summaries: that were written.
-        samples: of the evaluation; summaries of one document are one cluster.
+        samples: samples of the evaluation; summaries of one document are one cluster.
     """
     found = []
     documents = [samples[summary.sample].document for summary in summaries]

@@ -50,7 +50,7 @@ class Summarization(Evaluation):
         stop_at_eos: whether the tokenizer's end-of-text token ends a summary.
         batch_size: summaries that are written together.
         max_documents: how many documents to summarise, a random choice; None for all.
-        seed: of the choice.
+        seed: chooses the documents.
         every_n_steps: during `fit`, measure at validations whose step is a multiple of this; None for all.
 
     Raises:
@@ -202,7 +202,7 @@ class Summarization(Evaluation):
         return continuation(self._tokenizer, self._prompts[sample].tokens.tolist(), token_ids).strip()
 
     def measure(self, sample: int, token_ids: Sequence[int], stopped: bool) -> SummaryMeasures:
-        """What a summary comes to.
+        """Measure a summary.
 
         Args:
             sample: which one it is.

@@ -1,4 +1,4 @@
-"""What a task of multiple choice gives to its evaluation."""
+"""The questions that a task of multiple choice gives to its evaluation."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -37,13 +37,13 @@ class Task(ABC):
     prompt: ClassVar[str]
     """The context of an option, with what is filled in, in braces."""
     answer_context: ClassVar[str | None] = None
-    """What stands before an option instead, to learn how likely it is without its question; None where no one asks."""
+    """Text before an option instead, to learn how likely it is without its question; None where no one asks."""
     normalisation: ClassVar[Normalisation]
     """How the field compares the options of this task, the first figure to quote."""
     fields: ClassVar[Sequence[str]]
-    """Of a record, those that are read."""
+    """The fields of a record that are read."""
     bring: ClassVar[str]
-    """What to do when the hub cannot be reached."""
+    """Advice for when the hub cannot be reached."""
 
     def __init__(self, files: str | list[str]) -> None:
         self.files = [files] if isinstance(files, str) else files
