@@ -133,7 +133,7 @@ def test_record_scalars_table_and_figures(told: tuple[Path, dict[str, Any], str]
     ]
     drawing = (run / "figures" / "keys-passkey.svg").read_text()
     assert (run / "figures" / "keys-passkey.png").stat().st_size
-    for text in ("768 tokens, k_max@20 576", "original context, 64", "keys: Interpolate"):
+    for text in ("768 tokens, k_max@20 576", "original context, 64", f"keys, {run.name}: Interpolate (scale 4)"):
         assert f"<!-- {text} -->" in drawing
 
 
