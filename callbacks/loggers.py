@@ -1,13 +1,14 @@
 """Settings, pictures and texts for every logger that can take them."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from PIL import Image
 from torch.utils.tensorboard.summary import hparams
-
-from lit_pi.evaluations.figures import Picture, draw
 
 
 def log_settings(logger: Logger, tag: str, text: str) -> None:
@@ -36,14 +37,22 @@ def _flat(settings: Any, above: str = "") -> Iterator[tuple[str, Any]]:
         yield above, settings
 
 
-def log_picture(logger: Logger, tag: str, picture: Picture, step: int) -> None:
-    """Show a picture in TensorBoard, Weights & Biases or MLflow; other loggers take numbers only."""
+def log_picture(logger: Logger, tag: str, png: Path, step: int) -> None:
+    """Show a picture in TensorBoard, Weights & Biases or MLflow; other loggers take numbers only.
+
+    Args:
+        logger: any of Lightning's.
+        tag: name of the picture.
+        png: file of the picture.
+        step: optimizer steps until then.
+    """
     if isinstance(logger, TensorBoardLogger):
-        logger.experiment.add_figure(tag, draw(picture), step)
+        with Image.open(png) as image:
+            logger.experiment.add_image(tag, np.asarray(image.convert("RGB")), step, dataformats="HWC")
     elif isinstance(logger, WandbLogger):
-        logger.log_image(tag, [draw(picture)])
+        logger.log_image(tag, [str(png)])
     elif isinstance(logger, MLFlowLogger):
-        _mlflow(logger).log_figure(logger.run_id, draw(picture), f"figures/{tag}-{step:06d}.png")
+        logger.experiment.log_artifact(logger.run_id, str(png), "figures")
 
 
 def log_text(logger: Logger, tag: str, markdown: str, step: int) -> None:
@@ -53,8 +62,4 @@ def log_text(logger: Logger, tag: str, markdown: str, step: int) -> None:
     elif isinstance(logger, WandbLogger):
         logger.log_text(tag, columns=["step", "text"], data=[[str(step), markdown]])
     elif isinstance(logger, MLFlowLogger):
-        _mlflow(logger).log_text(logger.run_id, markdown, f"{tag}.md")
-
-
-def _mlflow(logger: MLFlowLogger) -> Any:
-    return logger.experiment
+        logger.experiment.log_text(logger.run_id, markdown, f"{tag}.md")

@@ -173,9 +173,9 @@ def _show(trainer: Trainer, evaluation: Evaluation, record: dict[str, Any], to_t
     for table in evaluation.tables(found) if to_terminal else ():
         table.print(Console())
     for name, picture in evaluation.figures(found).items():
-        save(picture, run / "figures", name.replace("/", "-"))
+        png, _ = save(picture, run / "figures", name.replace("/", "-"))
         for logger in trainer.loggers:
-            log_picture(logger, name, picture, trainer.global_step)
+            log_picture(logger, name, png, trainer.global_step)
     markdown = write_tables(run)
     for logger in trainer.loggers:
         log_text(logger, "results", markdown, trainer.global_step)

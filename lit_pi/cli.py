@@ -59,6 +59,8 @@ DEFAULT_CALLBACKS: dict[str, type[Callback]] = {
 }
 """Callbacks of every run that does not bring its own of their class, or leave them out with `--without`."""
 Default = Literal["IsolationProbe", "Measurements", "Predictions", "Throughput", "Checkpoint", "RopeGuard"]
+NOISE = ("litlogger", "does not have many workers", "in eval mode", "set_float32_matmul_precision", "Online softmax")
+"""Words of advertisements, and of advice that is wrong for lit_pi or already followed."""
 LAST = "last"
 """The word that `--ckpt_path` takes for the newest complete checkpoint of the run directory."""
 
@@ -72,6 +74,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": report,
 }
 """Commands without a Trainer: their functions' arguments and docstrings are options and help."""
+SUBCOMMANDS = {"fit", "validate", "test", "predict", "plan", *COMMANDS}
 
 
 class Parser(LightningArgumentParser):
@@ -161,6 +164,7 @@ class LitPiCLI(LightningCLI):
     """`lit-pi fit | validate | test | predict | plan`, driven by YAML, and the `COMMANDS`, which need no Trainer."""
 
     def __init__(self, args: ArgsType = None) -> None:
+        self._first = next(iter(args if isinstance(args, list) else sys.argv[1:]), "")
         super().__init__(
             LitLlama,
             LongContextData,
@@ -179,13 +183,19 @@ class LitPiCLI(LightningCLI):
             args=args,
         )
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Lightning's subcommands that lit_pi has, and the arguments it fills in itself."""
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Lightning's subcommands that lit_pi has, and the arguments it fills in; only the one that is asked for.
+
+        A parser takes a fifth of a second to build.
+        """
         offered = LightningCLI.subcommands()
-        return {name: offered[name] for name in ("fit", "validate", "test", "predict")} | {
+        found = {name: offered[name] for name in ("fit", "validate", "test", "predict")} | {
             "plan": {"model", "datamodule", "verify"}
         }
+        return {name: arguments for name, arguments in found.items() if self._may_be(name)}
+
+    def _may_be(self, subcommand: str) -> bool:
+        return self._first not in SUBCOMMANDS or subcommand == self._first
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the command line, with presets named by their path under `configs/`."""
@@ -200,7 +210,7 @@ class LitPiCLI(LightningCLI):
         """Add Lightning's subcommands, and those of lit_pi's own."""
         super()._add_subcommands(parser, **kwargs)
         assert parser._subcommands_action is not None
-        for name, command in COMMANDS.items():
+        for name, command in [(name, command) for name, command in COMMANDS.items() if self._may_be(name)]:
             text = parse_docstring(command.__doc__ or "")
             subparser = Parser(description=f"{text.short_description}", parser_mode="omegaconf+", env_prefix="LIT_PI")
             subparser.add_argument("-c", "--config", action="config", help="Path to a configuration file in YAML.")
@@ -345,8 +355,10 @@ def preset(word: str) -> str:
 def run() -> None:
     """Run the command line; a mistake of the user is one line on stderr and exit status 2."""
     warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)  # lightning with torch 2.13
-    advertising = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    advertising.addFilter(lambda record: "litlogger" not in record.getMessage())
+    for advice in NOISE:
+        warnings.filterwarnings("ignore", message=f".*{advice}")
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+        logging.getLogger(name).addFilter(lambda record: not any(word in record.getMessage() for word in NOISE))
     try:
         cli = LitPiCLI()
     except Exception as error:

@@ -176,4 +176,5 @@ def save(picture: Picture, folder: Path, name: str) -> list[Path]:
     for path in paths:
         with beside(path) as partial:
             figure.savefig(partial, format=path.suffix[1:])
+        figure.set_layout_engine("none")  # what is laid out once stays so
     return paths

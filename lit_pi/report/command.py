@@ -7,6 +7,7 @@ from rich.console import Console
 
 from lit_pi.evaluations.figures import save
 from lit_pi.evaluations.tables import Table
+from lit_pi.files import beside
 from lit_pi.report.runs import by_class, runs_of
 
 MARKDOWN, LATEX = "tables.md", "tables.tex"
@@ -42,13 +43,13 @@ def report(directories: Sequence[Path], output: Path = Path("runs/report")) -> N
     for name, figure in figures.items():
         save(figure, output, name)
     pictures = "\n".join(f"![{name}]({name}.png)\n" for name in figures)
-    (output / "report.md").write_text("\n".join([*(table.markdown() for table in tables), pictures]))
+    _write(output / "report.md", "\n".join([*(table.markdown() for table in tables), pictures]))
     included = "\n".join(
         f"\\begin{{figure}}\n  \\centering\n  \\includegraphics[width=\\linewidth]{{{name}.png}}\n\\end{{figure}}\n"
         for name in figures
     )
     needs = "% \\usepackage{booktabs,graphicx}\n"
-    (output / "report.tex").write_text("\n".join([needs, *(table.latex() for table in tables), included]))
+    _write(output / "report.tex", "\n".join([needs, *(table.latex() for table in tables), included]))
     print("Report:", output / "report.md", output / "report.tex", *(output / f"{name}.png" for name in figures))
 
 
@@ -58,6 +59,11 @@ def write_tables(run: Path) -> str:
         table for owner, records in by_class(runs_of([run])).items() for table in owner.tables(records)
     ]
     markdown = "\n".join(table.markdown() for table in tables)
-    (run / MARKDOWN).write_text(markdown)
-    (run / LATEX).write_text("\n".join(["% \\usepackage{booktabs}\n", *(table.latex() for table in tables)]))
+    _write(run / MARKDOWN, markdown)
+    _write(run / LATEX, "\n".join(["% \\usepackage{booktabs}\n", *(table.latex() for table in tables)]))
     return markdown
+
+
+def _write(path: Path, text: str) -> None:
+    with beside(path) as partial:
+        partial.write_text(text)
