@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+TRACKERS := $(VENV)/.trackers
 LIT_PI := $(BIN)/lit-pi
 DEMO := runs/demo
 
@@ -23,6 +24,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+$(TRACKERS): $(INSTALLED)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[trackers]'
+	touch $@
+
 demo: $(INSTALLED)  ## Extend a small model's context on this machine (under 5 minutes).
 	rm -rf $(DEMO)
 	$(LIT_PI) fit --config configs/experiment/demo_pretrain.yaml --trainer.default_root_dir $(DEMO)/pretrain
@@ -41,7 +46,7 @@ demo: $(INSTALLED)  ## Extend a small model's context on this machine (under 5 m
 test: $(INSTALLED)  ## Run the tests (under 15 minutes on 2 slow cores).
 	$(BIN)/pytest --numprocesses logical --dist loadfile --no-loadscope-reorder -m 'not long'
 
-test-long: $(INSTALLED)  ## Run what `test` leaves out: simulations, sweeps over many models, demos.
+test-long: $(TRACKERS)  ## Run what `test` leaves out: simulations, sweeps over many models, demos.
 	$(BIN)/pytest --numprocesses logical --dist load -m long
 
 lint: $(INSTALLED)  ## Check style and types.

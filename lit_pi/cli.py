@@ -154,7 +154,8 @@ class RunConfig(SaveConfigCallback):
         self.already_saved = True
         run = Path(trainer.default_root_dir)
         run.mkdir(parents=True, exist_ok=True)
-        self.parser.save(self.config, run / self.config_filename, skip_none=False, overwrite=True)
+        # One file, whatever files it was read from: it is read again alone.
+        self.parser.save(self.config, run / self.config_filename, skip_none=False, overwrite=True, multifile=False)
         text = self.parser.dump(self.config, skip_none=False)
         for logger in trainer.loggers:
             log_settings(logger, f"config/{self.config_filename.removesuffix('.yaml')}", text)

@@ -71,3 +71,17 @@ def test_positions_know_neither_lightning_nor_transformers() -> None:
 def test_files_are_read_in_one_sitting() -> None:
     long = [p for p in ROOT.rglob("*.py") if ".venv" not in p.parts and len(p.read_text().splitlines()) > 400]
     assert not long
+
+
+LARGER = {"lit_pi": 22, "lit_pi/positions": 24, "tests": 25}
+"""The rooms themselves with their tests, and a file a strategy; no other folder has more than 15 entries."""
+
+
+def test_folders_are_taken_in_at_a_glance() -> None:
+    crowded = {}
+    for top in ("lit_pi", "callbacks", "tests"):
+        for folder in (ROOT / top, *(path for path in (ROOT / top).rglob("*") if path.is_dir())):
+            entries = [e for e in folder.iterdir() if e.name != "__init__.py" and not e.name.startswith(("__", "."))]
+            if "__pycache__" not in folder.parts and len(entries) > LARGER.get(str(folder.relative_to(ROOT)), 15):
+                crowded[str(folder.relative_to(ROOT))] = len(entries)
+    assert not crowded

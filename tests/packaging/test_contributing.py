@@ -16,7 +16,7 @@ from lit_pi.data.build import open_store
 from lit_pi.data.tokenizer import load_tokenizer
 from lit_pi.positions.testing import check_contract
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^`(?P<path>[^`]+)`[^\n]*:\n\n```(?:python|yaml)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -55,7 +55,7 @@ def rows(code: str, package: ModuleType) -> dict[str, Any]:
 @pytest.mark.filterwarnings("ignore")
 def test_the_strategy_is_held_to_the_contract_and_runs(added: Any, tmp_path: Path, tiny: list[str]) -> None:
     files = added("A position strategy", lit_pi.positions)
-    ((name, strategy),) = rows(files["tests/strategies.py"], lit_pi.positions).items()
+    ((name, strategy),) = rows(files["tests/helpers/strategies.py"], lit_pi.positions).items()
     assert name == "linear-ramp" and name not in importlib.import_module("strategies").STRATEGIES
     check_contract(strategy)
     rope = lit_pi.positions.Rope(8, 10_000.0, 64)
