@@ -154,9 +154,9 @@ class RunConfig(SaveConfigCallback):
         self.already_saved = True
         run = Path(trainer.default_root_dir)
         run.mkdir(parents=True, exist_ok=True)
-        # One file, whatever files it was read from: it is read again alone.
-        self.parser.save(self.config, run / self.config_filename, skip_none=False, overwrite=True, multifile=False)
+        # One text, whatever files it was read from: it is read again alone.
         text = self.parser.dump(self.config, skip_none=False)
+        (run / self.config_filename).write_text(text)
         for logger in trainer.loggers:
             log_settings(logger, f"config/{self.config_filename.removesuffix('.yaml')}", text)
 

@@ -9,12 +9,14 @@ from typing import Any
 
 import pyarrow.parquet
 import pytest
+from contributing import blocks
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_contributing import blocks
 
 from lit_pi.cli import LitPiCLI
 from lit_pi.errors import UserError
 from lit_pi.report import report
+
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 STRATEGY = '''
 from lit_pi.positions import PositionStrategy

@@ -1,13 +1,13 @@
 """CONTRIBUTING's examples are what they say they are: whole, and accepted by the tests whose rows they are."""
 
 import importlib
-import re
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from contributing import ROOT, blocks
 
 import lit_pi.data.corpora
 import lit_pi.positions
@@ -15,17 +15,6 @@ from lit_pi.cli import LitPiCLI
 from lit_pi.data.build import open_store
 from lit_pi.data.tokenizer import load_tokenizer
 from lit_pi.positions.testing import check_contract
-
-ROOT = Path(__file__).parents[2]
-BLOCK = re.compile(r"^`(?P<path>[^`]+)`[^\n]*:\n\n```(?:python|yaml)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-def blocks(section: str) -> dict[str, str]:
-    """The files of a section, by their paths."""
-    (text,) = re.findall(rf"^## {section}\n(.*?)(?=^## )", (ROOT / "CONTRIBUTING.md").read_text(), re.M | re.S)
-    found = {match["path"]: match["code"] for match in BLOCK.finditer(text)}
-    assert len(found) == text.count("\n```") / 2, "a block has no line with its path above it"
-    return found
 
 
 @pytest.fixture
