@@ -47,6 +47,7 @@ from lit_pi.data.train_tokenizer import train_tokenizer
 from lit_pi.datamodules import LongContextData
 from lit_pi.errors import DISK_FULL, UserError, check_at_least
 from lit_pi.export import export
+from lit_pi.files import beside
 from lit_pi.models.sources.checkpoint import checkpoints_of, newest_checkpoint, read_content
 from lit_pi.module import LitLlama
 from lit_pi.optimization import ADAMW, WARMUP
@@ -152,11 +153,10 @@ class RunConfig(SaveConfigCallback):
         if self.already_saved or not trainer.is_global_zero:
             return
         self.already_saved = True
-        run = Path(trainer.default_root_dir)
-        run.mkdir(parents=True, exist_ok=True)
         # One text, whatever files it was read from: it is read again alone.
         text = self.parser.dump(self.config, skip_none=False)
-        (run / self.config_filename).write_text(text)
+        with beside(Path(trainer.default_root_dir, self.config_filename)) as partial:
+            partial.write_text(text)
         for logger in trainer.loggers:
             log_settings(logger, f"config/{self.config_filename.removesuffix('.yaml')}", text)
 
