@@ -23,6 +23,10 @@ class Checkpoint(ModelCheckpoint):
         if not self._should_skip_saving_checkpoint(trainer):
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
 
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Wait for what is written in the background; Lightning's FSDP1 does not."""
+        trainer.strategy.checkpoint_io.teardown()
+
 
 class BestCheckpoint(ModelCheckpoint):
     """Keeps the checkpoint that did best in an evaluation of the run, beside the newest one.
