@@ -3,11 +3,13 @@
 from lit_pi.positions.adjusted_base import AdjustedBase
 from lit_pi.positions.attention_rule import AttentionRule, Pass
 from lit_pi.positions.base import DerivedStrategy, PositionStrategy, StretchingStrategy, prefix_agrees
+from lit_pi.positions.by_layer import ByLayer
 from lit_pi.positions.cope import CoPE
 from lit_pi.positions.dynamic_ntk import DynamicNTK
 from lit_pi.positions.extrapolate import Extrapolate
 from lit_pi.positions.from_config import FromConfig
 from lit_pi.positions.interpolate import Interpolate
+from lit_pi.positions.layer_rotations import FULL_ATTENTION, LayerRotations, Rotation
 from lit_pi.positions.llama3 import Llama3
 from lit_pi.positions.longrope import LongRoPE
 from lit_pi.positions.no_positions import NoPositions
@@ -22,8 +24,10 @@ from lit_pi.positions.train_positions import Contiguous, TrainPositions
 from lit_pi.positions.yarn import YaRN
 
 __all__ = [
+    "FULL_ATTENTION",
     "AdjustedBase",
     "AttentionRule",
+    "ByLayer",
     "CoPE",
     "Contiguous",
     "DerivedStrategy",
@@ -31,6 +35,7 @@ __all__ = [
     "Extrapolate",
     "FromConfig",
     "Interpolate",
+    "LayerRotations",
     "Llama3",
     "LongRoPE",
     "NTKAware",
@@ -42,6 +47,7 @@ __all__ = [
     "PositionStrategy",
     "Resonance",
     "Rope",
+    "Rotation",
     "SelfExtend",
     "StretchingStrategy",
     "TrainPositions",

@@ -84,6 +84,15 @@ class PositionStrategy(ABC):
         """The strategy in effect for a model whose config has these `rope_parameters`: itself, as a rule."""
         return self
 
+    def of_layer(self, place: int, kind: str) -> "PositionStrategy":
+        """The strategy of one layer: itself, as a rule.
+
+        Args:
+            place: number of the layer, from 0 on.
+            kind: its kind, as in `layer_types` of transformers' configs.
+        """
+        return self
+
     def describe(self) -> dict[str, Any]:
         """Class name and parameters, as they go into results and checkpoints."""
         parameters = {

@@ -9,6 +9,7 @@ from torch import Tensor
 from lit_pi.errors import UserError
 from lit_pi.positions.adjusted_base import AdjustedBase
 from lit_pi.positions.base import PositionStrategy
+from lit_pi.positions.by_layer import ByLayer, is_by_kind
 from lit_pi.positions.dynamic_ntk import DynamicNTK
 from lit_pi.positions.extrapolate import Extrapolate
 from lit_pi.positions.interpolate import Interpolate
@@ -27,11 +28,19 @@ class FromConfig(PositionStrategy):
     """
 
     def for_model(self, rope_parameters: Mapping[str, Any], rope: Rope) -> PositionStrategy:
-        """The strategy that a config's `rope_parameters` describe.
+        """The strategy that a config's `rope_parameters` describe; `ByLayer` where kinds of layers differ.
 
         Raises:
             UserError: no strategy here does what they say.
         """
+        if is_by_kind(rope_parameters):
+            kinds = {kind: parameters for kind, parameters in rope_parameters.items() if parameters is not None}
+            layers = {kind: self.for_model(parameters, rope.of_kind(kind)) for kind, parameters in kinds.items()}
+            # Of a kind without parameters transformers never asks.
+            layers |= dict.fromkeys(rope_parameters.keys() - kinds.keys(), Extrapolate())
+            described = [strategy.describe() for strategy in layers.values()]
+            same = all(each == described[0] for each in described)
+            return next(iter(layers.values())) if same else ByLayer(layers)
         kind = rope_parameters.get("rope_type", "default")
         if kind not in _STRATEGIES:
             raise UserError(
@@ -55,14 +64,15 @@ class FromConfig(PositionStrategy):
 
 
 def _yarn(parameters: Mapping[str, Any], rope: Rope) -> PositionStrategy:
-    if not parameters.get("truncate", True):
-        raise UserError("the model's config has rope_type 'yarn' without `truncate`, which FromConfig does not know")
     factor, attention_factor = float(parameters["factor"]), parameters.get("attention_factor")
     mscale, mscale_all = parameters.get("mscale"), parameters.get("mscale_all_dim")
     if attention_factor is None and mscale and mscale_all:
         attention_factor = temperature(factor, mscale) / temperature(factor, mscale_all)
     beta_fast, beta_slow = parameters.get("beta_fast") or 32.0, parameters.get("beta_slow") or 1.0
-    return YaRN(factor, beta_fast=beta_fast, beta_slow=beta_slow, attention_factor=attention_factor)
+    truncate = parameters.get("truncate", True)
+    return YaRN(
+        factor, beta_fast=beta_fast, beta_slow=beta_slow, attention_factor=attention_factor, truncate=bool(truncate)
+    )
 
 
 def _longrope(parameters: Mapping[str, Any], rope: Rope) -> PositionStrategy:
@@ -83,8 +93,10 @@ def _llama3(parameters: Mapping[str, Any], rope: Rope) -> PositionStrategy:
 
 
 def _proportional(parameters: Mapping[str, Any], rope: Rope) -> PositionStrategy:
-    fraction = parameters.get("partial_rotary_factor", 1.0)
-    return PRoPE(fraction) if fraction else NoPositions()
+    fraction, factor = parameters.get("partial_rotary_factor", 1.0), float(parameters.get("factor") or 1.0)
+    if not fraction:
+        return NoPositions()
+    return PRoPE(fraction, scale=factor)
 
 
 _STRATEGIES: dict[str, Callable[[Mapping[str, Any], Rope], PositionStrategy]] = {

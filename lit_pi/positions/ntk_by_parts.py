@@ -27,6 +27,7 @@ class NTKByParts(StretchingStrategy):
         beta_slow: rotations in the original context up to which a frequency is interpolated (the paper's alpha).
         ramp: g rises linearly between them in `rotations`, as the paper's equation 18 says, or in `dimensions`, as
             its authors' code and transformers do.
+        truncate: let the ramp in `dimensions` begin and end at whole dimensions, which GPT-OSS does not.
 
     Raises:
         UserError: not 0 < beta_slow < beta_fast.
@@ -39,6 +40,7 @@ class NTKByParts(StretchingStrategy):
         beta_fast: float = 32.0,
         beta_slow: float = 1.0,
         ramp: Ramp = "rotations",
+        truncate: bool = True,
     ) -> None:
         super().__init__(scale, target_context)
         if not 0 < beta_slow < beta_fast:
@@ -49,6 +51,7 @@ class NTKByParts(StretchingStrategy):
         self.beta_fast = beta_fast
         self.beta_slow = beta_slow
         self.ramp = ramp
+        self.truncate = truncate
 
     def inv_freq(self, rope: Rope, context_length: int) -> Float32[Tensor, " half"]:
         """Frequencies blended between interpolated and kept."""
@@ -70,6 +73,7 @@ class NTKByParts(StretchingStrategy):
             "beta_fast": self.beta_fast,
             "beta_slow": self.beta_slow,
             "attention_factor": self.attention_scaling(rope, rope.original_context),
+            **({} if self.truncate else {"truncate": False}),
         }
 
     def _kept(self, rope: Rope) -> Float32[Tensor, " half"]:
@@ -77,8 +81,10 @@ class NTKByParts(StretchingStrategy):
         if self.ramp == "rotations":
             rotations = rope.original_context * rope.inv_freq() / (2 * math.pi)
             return ((rotations - self.beta_slow) / (self.beta_fast - self.beta_slow)).clamp(0, 1)
-        low = max(math.floor(self._dimension(rope, self.beta_fast)), 0)
-        high = min(math.ceil(self._dimension(rope, self.beta_slow)), rope.head_dim - 1)
+        low, high = self._dimension(rope, self.beta_fast), self._dimension(rope, self.beta_slow)
+        if self.truncate:
+            low, high = math.floor(low), math.ceil(high)
+        low, high = max(low, 0), min(high, rope.head_dim - 1)
         width = high - low or 0.001  # as transformers does where both ends meet
         dimensions = torch.arange(rope.head_dim // 2, dtype=torch.float32)
         return 1 - ((dimensions - low) / width).clamp(0, 1)

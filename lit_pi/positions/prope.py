@@ -16,20 +16,28 @@ class PRoPE(PositionStrategy):
 
     Args:
         fraction: share of the frequencies that is kept (p), above 0 and at most 1.
+        scale: what the kept ones are divided by, as in Position Interpolation; 1 by default.
 
     Raises:
-        UserError: the share is not in that range.
+        UserError: the share is not in that range, or the scale below 1.
     """
 
-    def __init__(self, fraction: float = 0.75) -> None:
+    def __init__(self, fraction: float = 0.75, scale: float = 1.0) -> None:
         if not 0 < fraction <= 1:
             raise UserError(f"PRoPE got fraction {fraction:g}: it is the share of frequencies kept, in (0, 1]")
+        if not 1 <= scale < float("inf"):
+            raise UserError(f"PRoPE got scale {scale:g}: a context can only be stretched by 1 or more")
         self.fraction = fraction
+        self.scale = scale
 
     def inv_freq(self, rope: Rope, context_length: int) -> Float32[Tensor, " half"]:
         """Frequencies of pre-training, the lowest ones replaced by zero."""
-        inv_freq = rope.inv_freq(int(self.fraction * rope.head_dim // 2))
+        inv_freq = rope.inv_freq(int(self.fraction * rope.head_dim // 2)) / self.scale
         return torch.cat((inv_freq, torch.zeros(rope.head_dim // 2 - len(inv_freq), dtype=torch.float32)))
+
+    def target_context_of(self, rope: Rope) -> int:
+        """Tokens of the stretched context (L')."""
+        return round(self.scale * rope.original_context)
 
     def rope_parameters(self, rope: Rope) -> dict[str, Any]:
         """Transformers' `proportional` type."""
@@ -37,4 +45,5 @@ class PRoPE(PositionStrategy):
             "rope_type": "proportional",
             "rope_theta": rope.rope_theta,
             "partial_rotary_factor": self.fraction,
+            **({} if self.scale == 1 else {"factor": self.scale}),
         }

@@ -1,6 +1,7 @@
 """The rotary position embedding that a model was pre-trained with."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float32
@@ -14,11 +15,32 @@ class Rope(NamedTuple):
         head_dim: rotated dimensions of an attention head.
         rope_theta: the base c of the frequencies c^(-2j/d).
         original_context: tokens of context the model was pre-trained with (L).
+        kinds: by name, kinds of layers with an embedding of their own; the one here is that of all others.
     """
 
     head_dim: int
     rope_theta: float
     original_context: int
+    kinds: tuple[tuple[str, "Rope"], ...] = ()
+
+    def __repr__(self) -> str:
+        """The numbers, and kinds only where there are any."""
+        return f"Rope({', '.join(f'{name}={value}' for name, value in self.describe().items())})"
+
+    def of_kind(self, kind: str) -> "Rope":
+        """The embedding of a kind of layer."""
+        return dict(self.kinds).get(kind, self._replace(kinds=()))
+
+    def describe(self) -> dict[str, Any]:
+        """The numbers, as they go into results and checkpoints."""
+        numbers = {**self._asdict(), "kinds": {name: rope.describe() for name, rope in self.kinds}}
+        return numbers if self.kinds else {name: numbers[name] for name in numbers if name != "kinds"}
+
+    @classmethod
+    def described(cls, numbers: Mapping[str, Any]) -> "Rope":
+        """The embedding that `describe` gave these numbers of."""
+        kinds = tuple((name, cls.described(rope)) for name, rope in numbers.get("kinds", {}).items())
+        return cls(**{**numbers, "kinds": kinds})
 
     def inv_freq(self, count: int | None = None) -> Float32[Tensor, " half"]:
         """Frequencies theta_j = rope_theta^(-2j / head_dim) in radians a token (RoFormer, section 3.2.2).

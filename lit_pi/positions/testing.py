@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from lit_pi.positions.base import PositionStrategy, prefix_agrees
+from lit_pi.positions.by_layer import ByLayer
 from lit_pi.positions.rope import Rope
 
 
@@ -16,7 +17,7 @@ def check_contract(
     """Check what everything else in lit_pi relies on.
 
     Args:
-        position: the strategy.
+        position: the strategy; of `ByLayer` each one in it is checked.
         ropes: rotary embeddings of pre-training; the strategy is checked for each of them.
         monotonic: whether frequencies must not rise from one to the next, as in every model.
 
@@ -24,9 +25,12 @@ def check_contract(
         AssertionError: with a sentence on what does not hold.
     """
     described = position.describe()
+    if isinstance(position, ByLayer):
+        for name, strategy in position.layers.items():
+            check_contract(strategy, [rope.of_kind(name) for rope in ropes], monotonic)
     assert described["class"] == type(position).__name__, "describe() must name the class"
     assert json.loads(json.dumps(described)) == described, "describe() must be plain JSON"
-    for rope in ropes:
+    for rope in () if isinstance(position, ByLayer) else ropes:
         lengths = [rope.original_context * factor // 2 for factor in (1, 2, 4, 8)]
         for length in lengths:
             _check_frequencies(position, rope, length, monotonic)

@@ -17,6 +17,7 @@ class YaRN(NTKByParts):
         beta_slow: rotations in the original context up to which a frequency is interpolated.
         ramp: `dimensions`, as its authors' code and transformers do, or `rotations`, as the paper's equation 18 says.
         attention_factor: factor on cosine and sine, sqrt(1 / t); it follows from the scale by default.
+        truncate: let the ramp in `dimensions` begin and end at whole dimensions, as its authors do; GPT-OSS does not.
 
     Raises:
         UserError: not 0 < beta_slow < beta_fast, or an attention factor that is not positive.
@@ -30,8 +31,9 @@ class YaRN(NTKByParts):
         beta_slow: float = 1.0,
         ramp: Ramp = "dimensions",
         attention_factor: float | None = None,
+        truncate: bool = True,
     ) -> None:
-        super().__init__(scale, target_context, beta_fast, beta_slow, ramp)
+        super().__init__(scale, target_context, beta_fast, beta_slow, ramp, truncate)
         if attention_factor is not None and attention_factor <= 0:
             raise UserError(f"YaRN got attention_factor {attention_factor:g}: it must be positive")
         self.attention_factor = attention_factor

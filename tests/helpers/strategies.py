@@ -2,6 +2,7 @@
 
 from lit_pi.positions import (
     AdjustedBase,
+    ByLayer,
     CoPE,
     DynamicNTK,
     Extrapolate,
@@ -38,3 +39,8 @@ STRATEGIES = {
     "no-positions": NoPositions(),
     "self-extend": SelfExtend(group_size=4, window=16),
 }
+
+BY_LAYER = {"by-layer": ByLayer({"0": Extrapolate(), "others": YaRN(scale=4)})}
+"""Strategies of single layers, without frequencies for all: held to every test of models."""
+
+IN_MODELS = STRATEGIES | BY_LAYER

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from strategies import FACTORS, STRATEGIES
+from strategies import FACTORS, IN_MODELS, STRATEGIES
 from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
@@ -49,7 +49,7 @@ def every_strategy() -> pytest.MarkDecorator:
     return pytest.mark.parametrize("position", STRATEGIES.values(), ids=STRATEGIES)
 
 
-@every_strategy()
+@pytest.mark.parametrize("position", IN_MODELS.values(), ids=IN_MODELS)
 def test_the_contract_holds(position: PositionStrategy) -> None:
     ropes = [Rope(64, 1e4, 2048), Rope(64, 5e5, 512)]
     check_contract(position, ropes, monotonic=not isinstance(position, LongRoPE))  # whose factors are the user's

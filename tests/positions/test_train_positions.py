@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from lit_pi.cli import LitPiCLI
 from lit_pi.errors import UserError
 from lit_pi.models import LanguageModel
-from lit_pi.models.attention.documents import ATTENTION
+from lit_pi.models.attention.attend import ATTENTION
 from lit_pi.positions import Contiguous, Interpolate, PoSE, Rope
 
 SEQ, TARGET = 64, 1024
