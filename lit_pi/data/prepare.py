@@ -28,7 +28,7 @@ def prepare(
 
     Args:
         corpus: the corpus to build stores of.
-        tokenizer: `bytes`, a directory or file in Hugging Face format, or an id on the hub.
+        tokenizer: `bytes`, a directory, `tokenizer.json` or GGUF file, or an id on the hub.
         splits: the splits to build.
         verify: build nothing, and check the files of the stores that are there against their checksums.
 

@@ -5,14 +5,18 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lit_pi.errors import UserError
+from lit_pi.gguf_file import TOKENS, Header, is_gguf, read_header
 from lit_pi.hub import hub_offers
 
 BYTES = "bytes"
 """Name of the embedded tokenizer."""
+AS_GPT_2 = {"default", "gpt-2", "mpt", "olmo", "phi-2"}
+"""llama.cpp's names for the words into which GPT-2 cuts text before its tokens."""
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
@@ -20,7 +24,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
 
     Args:
         name: `bytes` for the embedded tokenizer, whose ids 0 to 255 are the bytes of the UTF-8 text, with `<s>` = 256
-            and `</s>` = 257; or a directory in Hugging Face format, or its `tokenizer.json`; or an id on the hub.
+            and `</s>` = 257; or a directory in Hugging Face format, or its `tokenizer.json`; a GGUF file; or an id on
+            the hub.
 
     Raises:
         UserError: there is no such tokenizer, or it is not one of the `tokenizers` library.
@@ -30,6 +35,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     path = Path(name).expanduser()
     if path.is_file() and path.name == "tokenizer.json":
         path = path.parent
+    if is_gguf(path):
+        return _of_gguf(path)
     if path.exists():
         return _load(str(path), "name a directory with a tokenizer.json")
     if name.startswith((".", "~", "/")) or path.suffix == ".json":
@@ -101,13 +108,63 @@ def _byte_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
+def _of_gguf(path: Path) -> PreTrainedTokenizerFast:
+    header = read_header(path)
+    if TOKENS not in header.metadata:
+        raise UserError(f"there is no tokenizer in {path}: name the one that the model was trained with")
+    try:
+        # Not by `AutoTokenizer`, which reads the file three times.
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
+    except Exception as error:  # whatever a stranger's file makes of a reader
+        raise UserError(
+            f"transformers cannot read the tokenizer in {path} ({_reason(error)}): name a directory with a "
+            "tokenizer.json"
+        ) from error
+    tokenizer.name_or_path = str(path)
+    if len(tokenizer) > header.metadata[TOKENS]:
+        tokenizer = _within(tokenizer, header.metadata[TOKENS])
+    _say_what_differs(tokenizer, header, path)
+    return tokenizer
+
+
+def _say_what_differs(tokenizer: PreTrainedTokenizerFast, header: Header, path: Path) -> None:
+    """Say what a file asks for and transformers leaves out, by which a few texts become other tokens."""
+    kind, backend = header.metadata.get("tokenizer.ggml.pre", "default"), tokenizer.backend_tokenizer
+    left_out = []
+    if isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel) and kind not in AS_GPT_2:
+        left_out.append(f"words as `{kind}` cuts them (numbers and runs of spaces; it cuts them as GPT-2 does)")
+    prefixed = backend.encode("a", add_special_tokens=False).tokens[:1] in (["▁a"], ["▁"])
+    if prefixed and not header.metadata.get("tokenizer.ggml.add_space_prefix", True):
+        left_out.append("no space before a text")
+    if left_out:
+        rank_zero_info(
+            f"The tokenizer in {path} wants {' and '.join(left_out)}, which transformers leaves out: a few texts may "
+            "become other tokens than in the model's training."
+        )
+
+
+def _within(tokenizer: PreTrainedTokenizerFast, size: int) -> PreTrainedTokenizerFast:
+    """A tokenizer without the tokens that transformers puts behind a vocabulary of this size, for no model to know."""
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    backend["added_tokens"] = [token for token in backend["added_tokens"] if token["id"] < size]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(backend)),
+        name_or_path=tokenizer.name_or_path,
+        chat_template=tokenizer.chat_template,
+        **{name: token for name, token in tokenizer.special_tokens_map.items() if token in tokenizer.get_vocab()},
+    )
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".:")
+
+
 def _load(name: str, remedy: str) -> PreTrainedTokenizerFast:
     try:
         here = Path(name).exists() or not hub_offers(name)
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, local_files_only=here)
-    except (OSError, ValueError) as error:
-        reason = str(error).split("\n")[0].rstrip(".:")
-        raise UserError(f"cannot load the tokenizer {name} ({reason}): {remedy}") from error
+    except Exception as error:  # whatever a stranger's files make of a reader
+        raise UserError(f"cannot load the tokenizer {name} ({_reason(error)}): {remedy}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UserError(f"the tokenizer {name} is not one of the `tokenizers` library: name one with a tokenizer.json")
     return tokenizer

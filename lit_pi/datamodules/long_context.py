@@ -14,13 +14,20 @@ from transformers import PreTrainedTokenizerFast
 from lit_pi.data.build import open_store
 from lit_pi.data.corpora.corpus import Corpus
 from lit_pi.data.generation import GenerationBatches
+from lit_pi.data.model_tokenizer import (
+    MOST_FOR_BYTES,
+    check_belongs,
+    choose_tokenizer,
+    say_what_is_missing,
+    tokenizer_record,
+)
 from lit_pi.data.order import EndlessOrder, Progress, RankShare, ResumableLoader
 from lit_pi.data.packing import Packing
 from lit_pi.data.prompts import Prompts
 from lit_pi.data.ranks import DataRanks, data_ranks
 from lit_pi.data.sequences import Sequences, collate
 from lit_pi.data.store import TokenStore
-from lit_pi.data.tokenizer import load_tokenizer
+from lit_pi.data.tokenizer import BYTES
 from lit_pi.datamodules.probing import probing
 from lit_pi.errors import UserError, check_at_least
 from lit_pi.evaluations.evaluation import Evaluation, ScoringBatches, check_measurable
@@ -38,7 +45,8 @@ class LongContextData(LightningDataModule):
         train: the corpus to train on.
         evaluations: what `validate` and `test`, and `fit` every so often, measure; the names go into results.
         predict: the prompts that `predict` continues.
-        tokenizer: `bytes`, a directory or file in Hugging Face format, or an id on the hub.
+        tokenizer: `bytes`, a directory, `tokenizer.json` or GGUF file, or an id on the hub; by default the model's own:
+            of its directory or file, or of the run that trained it, and `bytes` for a model that begins from scratch.
         context_length: tokens of a training sequence, a multiple of 8.
         packing: how documents fill sequences (see `Sequences`).
         batch_size: training sequences of one batch on each device.
@@ -55,7 +63,7 @@ class LongContextData(LightningDataModule):
         train: Corpus | None = None,
         evaluations: dict[str, Evaluation] | None = None,
         predict: Prompts | None = None,
-        tokenizer: str = "bytes",
+        tokenizer: str | None = None,
         context_length: int = 2048,
         packing: Packing = "packed",
         batch_size: int = 1,
@@ -82,8 +90,50 @@ class LongContextData(LightningDataModule):
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
-        """The tokenizer, loaded when first asked for."""
-        return load_tokenizer(self.tokenizer_name)
+        """The tokenizer, loaded when first asked for: the one that is named, if it belongs to the model, or its own.
+
+        Raises:
+            UserError: there is none, or it does not belong to the model.
+        """
+        module = None if self.trainer is None else self.trainer.lightning_module
+        tokenizer = choose_tokenizer(self.tokenizer_name, getattr(module, "own_tokenizer", None))
+        say_what_is_missing(tokenizer)
+        return tokenizer
+
+    def check_vocabulary(self, vocab_size: int) -> None:
+        """Check that a model has an embedding for each token.
+
+        Raises:
+            UserError: it has fewer than there are tokens.
+        """
+        if len(self.tokenizer) > vocab_size:
+            raise UserError(
+                f"the tokenizer ({self.tokenizer.name_or_path}) has {len(self.tokenizer)} tokens and the model "
+                f"only {vocab_size}: name the model's own tokenizer in `data.tokenizer`, or raise its vocab_size"
+            )
+        if self.tokenizer_name is None and self.tokenizer.name_or_path == BYTES and vocab_size > MOST_FOR_BYTES:
+            rank_zero_info(
+                f"The model begins with {vocab_size:,} tokens, and by default text is read as {len(self.tokenizer)} of "
+                "`bytes`: name another tokenizer in `data.tokenizer` to use them."
+            )
+
+    def check_trained_with(self, record: Mapping[str, Any] | None, checkpoint: str | None) -> None:
+        """Check that the tokenizer has the vocabulary that a checkpoint was trained with, if it says.
+
+        Args:
+            record: what the checkpoint keeps of it.
+            checkpoint: the checkpoint's path.
+
+        Raises:
+            UserError: it has another one.
+        """
+        if record is not None:
+            check_belongs(self.tokenizer, {"model": checkpoint, "vocab_size": None, **record})
+
+    @cached_property
+    def tokenizer_record(self) -> dict[str, Any]:
+        """Name and digests of the tokenizer, as checkpoints keep them."""
+        return tokenizer_record(self.tokenizer)
 
     def setup(self, stage: str) -> None:
         """Open the token stores, building those that are missing: one process builds, the others wait for it."""

@@ -41,6 +41,13 @@ def test_a_missing_tokenizer_is_named(name: str) -> None:
         load_tokenizer(name)
 
 
+@pytest.mark.parametrize("content", ["{}", "[]", "", '{"model": 3}'])
+def test_a_damaged_tokenizer_is_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(UserError, match=f"cannot load the tokenizer {tmp_path}"):
+        load_tokenizer(str(tmp_path))
+
+
 UNANSWERED = """
 import time
 from lit_pi.data.tokenizer import load_tokenizer

@@ -1,7 +1,6 @@
 """The checkpoints of a run, and what they say about the model beside its weights."""
 
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,11 +10,14 @@ from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig
 
 from lit_pi.errors import UserError
+from lit_pi.gguf_file import is_gguf
 from lit_pi.models.fingerprint import fingerprint
 from lit_pi.models.language_model import LanguageModel
+from lit_pi.models.sources.fitted import Misfits
 from lit_pi.models.sources.provenance import KEY, config_in_effect
-from lit_pi.models.sources.stored import META, Shards, Stored, is_sharded
+from lit_pi.models.sources.stored import META, Shards, Stored, check_fetched, is_sharded
 from lit_pi.models.training.lora import LoRA
+from lit_pi.positions import Rope
 
 _WEIGHTS_PREFIX = "model.llm."
 
@@ -31,9 +33,14 @@ class SavedCheckpoint(NamedTuple):
     """
 
     config: PreTrainedConfig
-    weights: Mapping[str, Tensor]
+    weights: Stored
     adapter: dict[str, Any] | None = None
     base: dict[str, Any] | None = None
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a path is a checkpoint of a run, if it is anything of lit_pi's: a file, or a folder of shards."""
+    return (path.is_file() and not is_gguf(path)) or is_sharded(path)
 
 
 def checkpoints_of(run: Path) -> list[Path]:
@@ -59,7 +66,7 @@ def model_record(model: LanguageModel) -> dict[str, Any]:
     config = config_in_effect(model.llm.config, model.position, model.rope)
     return {
         "config": json.loads(config.to_json_string(use_diff=False)),
-        "fingerprint": fingerprint(model.position, model.rope),
+        "fingerprint": fingerprint(model.rotations),
     }
 
 
@@ -69,12 +76,16 @@ def read_content(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it is no checkpoint, or not one of lit_pi.
     """
+    file = path / META if is_sharded(path) else path
+    if file.is_file():
+        check_fetched(file)
     try:
-        file = path / META if is_sharded(path) else path
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        content[KEY]
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, IsADirectoryError) as error:
-        raise UserError(f"{path} is not a checkpoint of lit_pi: name one that `lit-pi fit` wrote") from error
+        Rope(**content[KEY]["config"][KEY]["rope"])
+    except Exception as error:  # what is something else, or damaged, fails in as many ways as there are
+        raise UserError(
+            f"{path} is not a checkpoint of lit_pi, or a damaged one: name one that `lit-pi fit` wrote"
+        ) from error
     return content
 
 
@@ -86,16 +97,25 @@ def read_checkpoint(path: Path) -> SavedCheckpoint:
     """
     content = read_content(path)
     record = content[KEY]
-    if is_sharded(path):
-        weights = Shards(path).weights(f"state_dict.{_WEIGHTS_PREFIX}")
-    else:
-        tensors = content["state_dict"]
-        names = [name.removeprefix(_WEIGHTS_PREFIX) for name in tensors if name.startswith(_WEIGHTS_PREFIX)]
-        weights = Stored(names, lambda name: tensors[_WEIGHTS_PREFIX + name])
-    fields = dict(record["config"])
+    try:
+        if is_sharded(path):
+            stored = Shards(path).weights("state_dict.")
+        else:
+            tensors = content["state_dict"]
+            stored = Stored({name: tensor.to("meta") for name, tensor in tensors.items()}, tensors.__getitem__)
+        fields = dict(record["config"])
+        config = AutoConfig.for_model(fields.pop("model_type"), **fields)
+    except UserError:
+        raise
+    except Exception as error:  # its record may say anything
+        raise UserError(
+            f"{path} is not a checkpoint of lit_pi, or a damaged one: its record of the model cannot be read "
+            f"({type(error).__name__})"
+        ) from error
+    Misfits(left_over={name for name in stored if not name.startswith(_WEIGHTS_PREFIX)}).refuse(path)
     return SavedCheckpoint(
-        config=AutoConfig.for_model(fields.pop("model_type"), **fields),
-        weights=weights,
+        config=config,
+        weights=stored.renamed({name.removeprefix(_WEIGHTS_PREFIX): name for name in stored}),
         adapter=record.get("adapter"),
         base=record.get("base"),
     )

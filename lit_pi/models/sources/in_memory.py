@@ -1,6 +1,7 @@
 """A model that is there already: measured and saved without being changed, moved or copied."""
 
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,10 +9,13 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lit_pi.errors import UserError
-from lit_pi.models.attention.documents import ATTENTION
+from lit_pi.gguf_file import is_gguf
+from lit_pi.models.attention.attend import ATTENTION
 from lit_pi.models.extended_rotary import rotary_of
+from lit_pi.models.rotary import install_rotary
 from lit_pi.models.sources.filling import Fill
 from lit_pi.models.sources.model_source import ModelSource
+from lit_pi.models.sources.own_tokenizer import own_tokenizer
 from lit_pi.models.sources.provenance import rope_of
 from lit_pi.positions import FromConfig, PositionStrategy, Rope
 
@@ -64,6 +68,9 @@ class InMemory(ModelSource):
             # What was put over the methods of this one, as by torch.compile, would run the other one.
             for name in ("forward", "save_pretrained", "generate"):
                 vars(module).pop(name, None)
+        if (rotary := rotary_of(llm)) is not None:
+            own_rotary: Any = rotary.stock(llm.config)
+            install_rotary(llm, own_rotary.to(self.device))
         llm.set_attn_implementation(ATTENTION)
         return llm, rope
 
@@ -74,6 +81,15 @@ class InMemory(ModelSource):
     def lazily(self, device: torch.device) -> tuple[PreTrainedModel, Rope, Fill]:
         """The same as `build`."""
         return *self.build(), lambda module: None
+
+    def tokenizer(self) -> dict[str, Any] | None:
+        """The tokenizer beside the files that the model was loaded from, where they are on this machine."""
+        name = self.llm.config._name_or_path
+        place = Path(name or ".")
+        if not name or not (place.is_dir() or (is_gguf(place) and place.is_file())):
+            return None
+        found = own_tokenizer(place)
+        return None if found["name"] is None else found
 
     def describe(self) -> dict[str, Any]:
         """The name that the model was loaded by."""

@@ -9,16 +9,20 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, PreTrainedModel
+from transformers import LlamaConfig, PreTrainedConfig, PreTrainedModel
 
 from lit_pi.errors import UserError
+from lit_pi.gguf_file import is_gguf, read_header
 from lit_pi.hub import hub_offers
-from lit_pi.models.attention.documents import ATTENTION
-from lit_pi.models.sources.checkpoint import SavedCheckpoint, newest_checkpoint, read_checkpoint
+from lit_pi.models.sources.checkpoint import SavedCheckpoint, is_checkpoint, newest_checkpoint, read_checkpoint
 from lit_pi.models.sources.filling import Fill, Filling
+from lit_pi.models.sources.finite import check_finite
+from lit_pi.models.sources.hugging_face import config_of, unreadable
+from lit_pi.models.sources.llama_cpp.loading import gguf_config, load_gguf
+from lit_pi.models.sources.opened import Opened, from_config, opened
+from lit_pi.models.sources.own_tokenizer import own_tokenizer
 from lit_pi.models.sources.provenance import put_in_effect, rope_of
 from lit_pi.models.sources.sizes import LLAMA_SIZES, Size
-from lit_pi.models.sources.stored import is_sharded, safetensors_of
 from lit_pi.models.training.lora import LoRA
 from lit_pi.positions import Rope
 
@@ -46,6 +50,14 @@ class ModelSource(ABC):
     def describe(self) -> dict[str, Any]:
         """The origin of the weights, in a few words that go into results."""
 
+    def tokenizer(self) -> dict[str, Any] | None:
+        """Record of the tokenizer that the weights were trained with; None for weights that were not trained.
+
+        Its `name` loads it, and `vocabulary` is the digest of its vocabulary that a run recorded; each is None where it
+        is not known. `model` is the model's name, `vocab_size` the size of its vocabulary.
+        """
+        return None
+
 
 class FromScratch(ModelSource):
     """Random weights of a LLaMA, to be pre-trained; `max_position_embeddings` is its original context.
@@ -72,7 +84,7 @@ class FromScratch(ModelSource):
 
     def build(self) -> tuple[PreTrainedModel, Rope]:
         """Weights drawn by transformers' initialisation, from torch's global generator."""
-        return _from_config(self.config), rope_of(self.config)
+        return from_config(self.config), rope_of(self.config)
 
     def skeleton(self) -> tuple[PreTrainedModel, Rope]:
         """The same as `build`."""
@@ -103,11 +115,12 @@ class FromScratch(ModelSource):
 class Pretrained(ModelSource):
     """Weights of a Hugging Face model, or of a lit_pi checkpoint (weights only: fresh optimizer and step).
 
-    A checkpoint of an adapter is merged into the model that it was trained on.
+    A checkpoint of an adapter is merged into the model that it was trained on. Weights have to be those of the config:
+    none missing, none left over, none of another shape, all of them finite.
 
     Args:
         path: a directory in Hugging Face format, the run directory of a `fit` (its newest checkpoint), a lit_pi
-            `.ckpt` (file or folder of shards), or the id of a model on the hub.
+            `.ckpt` (file or folder of shards), a `.gguf` file of llama.cpp's, or the id of a model on the hub.
         original_context: tokens of context in pre-training, needed where the model's config does not say.
     """
 
@@ -122,35 +135,18 @@ class Pretrained(ModelSource):
             keep_dtype: build it in the dtype it is stored in, and not in torch's default.
 
         Raises:
-            UserError: nothing is there, it cannot be read, or its original context is unknown.
+            UserError: nothing is there, it cannot be read, its weights are not those of its config or not finite, or
+                its original context is unknown.
         """
-        path = self._place()
-        if _is_checkpoint(path):
-            checkpoint = read_checkpoint(path)
-            if checkpoint.adapter is not None:
-                return self._merged(checkpoint, keep_dtype)
-            stored = next(iter(checkpoint.weights.values())).dtype
-            with torch.random.fork_rng(devices=[]):  # adapters draw the same, whatever they are made beside
-                llm = _from_config(checkpoint.config, stored if keep_dtype else None)
-            _copy(checkpoint.weights, dict(llm.named_parameters()))
-            return llm, rope_of(checkpoint.config)
-        if not path.is_dir() and (path.is_absolute() or len(path.parts) > 2 or path.suffix == ".ckpt"):
-            raise UserError(
-                f"no model at {path}: name a Hugging Face directory, a run directory, a .ckpt file or a hub id"
-            )
-        here = path.is_dir() or not hub_offers(self.path)
-        try:
-            config = AutoConfig.from_pretrained(path, local_files_only=here)
-            llm = AutoModelForCausalLM.from_pretrained(
-                path,
-                config=config,
-                local_files_only=here,
-                dtype="auto" if keep_dtype else torch.get_default_dtype(),
-                attn_implementation=ATTENTION,
-            )
-        except (OSError, ValueError) as error:
-            raise self._unreadable(path, error) from error
-        return llm, rope_of(config, self.original_context)
+        config, checkpoint = self._read()
+        if checkpoint is not None and checkpoint.adapter is not None:
+            return self._merged(checkpoint, keep_dtype)
+        rope = rope_of(config, self.original_context)
+        if is_gguf(self._place()):
+            llm = load_gguf(self._place(), keep_dtype)
+            check_finite(self._place(), llm.named_parameters())
+            return llm, rope
+        return self._open(config, checkpoint).built(keep_dtype), rope
 
     def skeleton(self) -> tuple[PreTrainedModel, Rope]:
         """A model of the config of the directory, checkpoint or hub id.
@@ -158,49 +154,27 @@ class Pretrained(ModelSource):
         Raises:
             UserError: there is none.
         """
-        path = self._place()
-        if _is_checkpoint(path):
-            config = read_checkpoint(path).config
-            return _from_config(config), rope_of(config)
-        try:
-            config = AutoConfig.from_pretrained(path, local_files_only=path.is_dir() or not hub_offers(self.path))
-        except (OSError, ValueError) as error:
-            raise self._unreadable(path, error) from error
-        return _from_config(config), rope_of(config, self.original_context)
+        config, _ = self._read()
+        return self._outline(config), rope_of(config, self.original_context)
 
     def lazily(self, device: torch.device) -> tuple[PreTrainedModel, Rope, Fill]:
         """The weights as they are stored, read one by one.
 
-        Adapters, and what is no safetensors, are built at once, on torch's default device.
+        Adapters, and what transformers converts, are built at once, on torch's default device.
 
         Raises:
-            UserError: nothing is there, it cannot be read, or its original context is unknown.
+            UserError: as `build` does; but of weights that are not finite, only when a module is filled with them.
         """
-        with torch.device("meta"):
-            llm, rope = self.skeleton()
-        weights = self._stored(llm)
-        # Values of buffers are not stored.
-        if weights is None or any("rotary_emb" not in name for name, _ in llm.named_buffers()):
+        config, checkpoint = self._read()
+        if checkpoint is not None and checkpoint.adapter is not None:
+            return *self._merged(checkpoint, keep_dtype=False), lambda module: None
+        if is_gguf(self._place()):  # transformers dequantises all of the file's blocks in one go
             return *self.build(), lambda module: None
-        return llm, rope, Filling(llm, lambda module, wanted: _copy(weights, wanted), device)
-
-    def _stored(self, llm: PreTrainedModel) -> Mapping[str, Tensor] | None:
-        """The weights that can be read one by one, if they are all that the model needs; else None."""
-        path = self._place()
-        if _is_checkpoint(path):
-            checkpoint = read_checkpoint(path)
-            return checkpoint.weights if checkpoint.adapter is None else None
-        if hasattr(llm.config, "quantization_config"):
-            return None
-        weights = safetensors_of(str(path))
-        return weights if weights is not None and set(dict(llm.named_parameters())) <= set(weights) else None
-
-    def _unreadable(self, path: Path, error: Exception) -> UserError:
-        where = "in this directory" if path.is_dir() else "on this machine or on the hub"
-        return UserError(
-            f"cannot load the model {self.path}: nothing that transformers can read is {where} "
-            f"({str(error).splitlines()[0]})"
-        )
+        rope = rope_of(config, self.original_context)
+        opened = self._open(config, checkpoint)
+        if (filling := opened.filling(device)) is None:
+            return opened.built(), rope, lambda module: None
+        return opened.outline, rope, filling
 
     def origin(self) -> dict[str, Any]:
         """The arguments with which the same weights are found from any directory, now and after further training."""
@@ -214,16 +188,63 @@ class Pretrained(ModelSource):
         path = Path(self.path).expanduser()
         return newest_checkpoint(path) if (path / "checkpoints").is_dir() else path
 
+    def _read(self) -> tuple[PreTrainedConfig, SavedCheckpoint | None]:
+        """The config, and the checkpoint that it is of, if it is of one."""
+        path = self._place()
+        if is_gguf(path):
+            return gguf_config(path), None
+        if is_checkpoint(path):
+            checkpoint = read_checkpoint(path)
+            return checkpoint.config, checkpoint
+        if not path.is_dir() and (path.is_absolute() or len(path.parts) > 2 or path.suffix == ".ckpt"):
+            raise UserError(
+                f"no model at {path}: name a Hugging Face directory, a run directory, a .ckpt or .gguf file or a hub id"
+            )
+        return config_of(str(path), self._here), None
+
+    @property
+    def _here(self) -> bool:
+        """Whether only files on this machine are looked for."""
+        return self._place().exists() or not hub_offers(self.path)
+
+    def _outline(self, config: PreTrainedConfig) -> PreTrainedModel:
+        try:
+            return from_config(deepcopy(config))  # its own dtype is kept
+        except Exception as error:  # a config may say anything
+            raise unreadable(self.path, self._here, error) from error
+
+    def _open(self, config: PreTrainedConfig, checkpoint: SavedCheckpoint | None) -> Opened:
+        with torch.device("meta"):
+            outline = self._outline(config)
+        return opened(self._place(), config, outline, checkpoint, self._here)
+
     def _merged(self, checkpoint: SavedCheckpoint, keep_dtype: bool) -> tuple[PreTrainedModel, Rope]:
         assert checkpoint.adapter is not None and checkpoint.base is not None
         llm, _ = Pretrained(**checkpoint.base).build(keep_dtype)
-        LoRA(**checkpoint.adapter).merge(llm, dict(checkpoint.weights))
+        weights = dict(checkpoint.weights)
+        check_finite(self._place(), weights.items())
+        LoRA(**checkpoint.adapter).merge(llm, weights)
         put_in_effect(checkpoint.config, llm.config)
         return llm, rope_of(checkpoint.config)
 
+    def tokenizer(self) -> dict[str, Any]:
+        """The tokenizer beside the weights, or of the run that trained them.
+
+        Raises:
+            UserError: there is no model.
+        """
+        path = self._place()
+        found = own_tokenizer(path, self.path)
+        if not is_checkpoint(path) and not is_gguf(path):
+            config, _ = self._read()
+            found["vocab_size"] = getattr(config, "vocab_size", None)
+        return found
+
     def describe(self) -> dict[str, Any]:
-        """The path as given."""
-        return {"class": "Pretrained", "path": self.path}
+        """The path as given, and what a GGUF file's weights are stored in."""
+        description = {"class": "Pretrained", "path": self.path}
+        path = self._place()
+        return description | ({"weights": read_header(path).quantisation} if is_gguf(path) else {})
 
 
 def _draw_as_made(module: nn.Module, device: torch.device) -> None:
@@ -231,19 +252,3 @@ def _draw_as_made(module: nn.Module, device: torch.device) -> None:
     if hasattr(module, "reset_parameters"):
         forgotten: Any = deepcopy(module).to_empty(device=device)
         forgotten.reset_parameters()
-
-
-def _is_checkpoint(path: Path) -> bool:
-    return path.is_file() or is_sharded(path)
-
-
-@torch.no_grad()
-def _copy(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    for name, tensor in wanted.items():
-        tensor.copy_(weights[name])
-
-
-def _from_config(config: PreTrainedConfig, dtype: torch.dtype | None = None) -> PreTrainedModel:
-    return AutoModelForCausalLM.from_config(
-        config, dtype=dtype or torch.get_default_dtype(), attn_implementation=ATTENTION
-    )

@@ -1,48 +1,71 @@
-"""Weights on disk, read one by one: of Hugging Face directories, and of checkpoints that ranks wrote in shards."""
+"""Weights on disk, read one by one, as of checkpoints that ranks wrote in shards."""
 
-import json
+import io
+import pickle
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 from torch.distributed.checkpoint import FileSystemReader, load
-from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
+from torch.distributed.checkpoint.planner import ReadItem
+
+from lit_pi.errors import UserError
 
 META = "meta.pt"
 """File of a sharded checkpoint: everything but weights and optimizer."""
+
+POINTER = b"version https://git-lfs.github.com/spec/"
+"""How a file begins that Git LFS has not fetched."""
+
+_HELD = {
+    ("torch", "Size"),
+    ("torch.serialization", "_get_layout"),
+    ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
+}
+"""Other things that `.metadata` names, beside the classes of torch's description and dtypes."""
 
 
 class Stored(Mapping[str, Tensor]):
     """Tensors by name, each read from disk when it is asked for.
 
     Args:
-        names: names of the tensors.
+        like: tensors without data (on the meta device) of the same names, shapes and dtypes.
         read: reads the tensor of a name.
     """
 
-    def __init__(self, names: Iterable[str], read: Callable[[str], Tensor]) -> None:
-        self._names = dict.fromkeys(names)
+    def __init__(self, like: Mapping[str, Tensor], read: Callable[[str], Tensor]) -> None:
+        self.like = like
         self._read = read
+
+    def renamed(self, names: Mapping[str, str]) -> "Stored":
+        """The tensors by other names, each with the one it has here."""
+        return Stored({new: self.like[old] for new, old in names.items()}, lambda name: self[names[name]])
 
     def __getitem__(self, name: str) -> Tensor:
         """Read a tensor."""
-        if name not in self._names:
+        if name not in self.like:
             raise KeyError(name)
         return self._read(name)
 
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a tensor of this name, which is not read."""
+        return name in self.like
+
     def __iter__(self) -> Iterator[str]:
         """The names, of which nothing is read."""
-        return iter(self._names)
+        return iter(self.like)
 
     def __len__(self) -> int:
         """The number of tensors."""
-        return len(self._names)
+        return len(self.like)
 
 
 class Shards:
@@ -50,16 +73,35 @@ class Shards:
 
     Args:
         path: the checkpoint's folder.
+
+    Raises:
+        UserError: what it says of its shards cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._reader = _Reader(path)
-        self._entries = self._reader.metadata.state_dict_metadata
+        try:
+            self._entries = self._reader.metadata.state_dict_metadata
+        except Exception as error:  # of a pickle that is damaged, or no pickle, or one of something else
+            raise UserError(
+                f"{path} is not a checkpoint of lit_pi, or a damaged one: its .metadata cannot be read ({error})"
+            ) from error
 
     def weights(self, prefix: str) -> Stored:
-        """The tensors whose names begin with a prefix, whole, by the rest of their names."""
-        names = [name.removeprefix(prefix) for name in self._entries if name.startswith(prefix)]
-        return Stored(names, lambda name: self._load([prefix + name])[prefix + name])
+        """The tensors whose names begin with a prefix, whole, by the rest of their names.
+
+        Raises:
+            UserError: one is no tensor.
+        """
+        like = {}
+        for name, entry in self._entries.items():
+            if not name.startswith(prefix):
+                continue
+            if not isinstance(entry, TensorStorageMetadata):
+                raise UserError(f"{self._path} is not a checkpoint of lit_pi: {name} in it is no tensor")
+            like[name.removeprefix(prefix)] = torch.empty(entry.size, dtype=entry.properties.dtype, device="meta")
+        return Stored(like, lambda name: self._load([prefix + name])[prefix + name])
 
     def everything(self, prefix: str) -> dict[str, Any]:
         """All whose names begin with a prefix, by the rest of their names: whole tensors, and what else there is."""
@@ -76,44 +118,66 @@ class Shards:
                 state[name] = None
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-            load(state, storage_reader=self._reader, no_dist=True)
+            try:
+                load(state, storage_reader=self._reader, planner=_Planner(), no_dist=True)
+            except CheckpointException as error:  # no `Exception`
+                for shard in self._path.glob("*.distcp"):
+                    check_fetched(shard)
+                (reason, _), *_ = error.failures.values()
+                which = f" ({reason})" if isinstance(reason, OSError) else ""
+                raise UserError(f"a shard of {self._path} is missing or damaged{which}: copy it again") from error
         return state
 
 
 class _Reader(FileSystemReader):
-    """torch's reader, which reads once what the folder holds, and not for each weight."""
+    """torch's reader, which reads once what the folder holds, and not for each weight, and runs nothing of it."""
 
     @cached_property
     def metadata(self) -> Metadata:
-        return super().read_metadata()
+        with (Path(self.path) / ".metadata").open("rb") as file:
+            metadata = _Unpickler(file).load()
+        for place in metadata.storage_data.values():
+            if PurePath(place.relative_path).name != place.relative_path:
+                raise ValueError(f"its shard {place.relative_path} lies elsewhere")
+        metadata.storage_meta = metadata.storage_meta or StorageMeta()
+        metadata.storage_meta.load_id = self.load_id
+        return metadata
 
     def read_metadata(self, *args: Any, **options: Any) -> Metadata:
         return self.metadata
 
 
+class _Planner(DefaultLoadPlanner):
+    """torch's planner, which unpickles data and nothing else."""
+
+    def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
+        self.original_state_dict[read_item.dest_index.fqn] = torch.load(value, weights_only=True)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Makes the objects by which torch's distributed checkpoints say what they hold, and no others."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.split(".")[0] == "pathlib" and name in {"PosixPath", "WindowsPath"}:
+            return PurePath
+        found = getattr(sys.modules.get(module), name, None)
+        described = isinstance(found, type) and found.__module__ == module == Metadata.__module__
+        if described or (module, name) in _HELD or (module == "torch" and isinstance(found, torch.dtype)):
+            return found
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+def check_fetched(file: Path) -> None:
+    """Check that a file is not what Git LFS leaves in the place of one.
+
+    Raises:
+        UserError: it is.
+    """
+    with file.open("rb") as content:
+        if content.read(len(POINTER)) == POINTER:
+            raise UserError(f"{file} is a Git LFS pointer and not the file itself: fetch it with `git lfs pull`")
+
+
 def is_sharded(path: Path) -> bool:
     """Whether a folder is a checkpoint of shards."""
     return (path / ".metadata").is_file() and (path / META).is_file()
-
-
-def safetensors_of(model: str) -> Stored | None:
-    """Weights of a Hugging Face directory or hub id, if they are there as safetensors."""
-    if (index := _file(model, SAFE_WEIGHTS_INDEX_NAME)) is not None:
-        places = json.loads(Path(index).read_text())["weight_map"]
-    elif (file := _file(model, SAFE_WEIGHTS_NAME)) is not None:
-        with safe_open(file, "pt") as content:
-            places = dict.fromkeys(content.keys(), SAFE_WEIGHTS_NAME)
-    else:
-        return None
-    files = {name: _file(model, name) for name in set(places.values())}
-
-    def read(name: str) -> Tensor:
-        # Files that stayed open would be held in memory as far as they were read.
-        with safe_open(files[places[name]], "pt") as content:
-            return content.get_tensor(name)
-
-    return Stored(places, read)
-
-
-def _file(model: str, name: str) -> str | None:
-    return cached_file(model, name, _raise_exceptions_for_missing_entries=False)

@@ -1,0 +1,61 @@
+"""Models in Hugging Face format, a directory or an id on the hub: what their config says, and how they are loaded."""
+
+from pathlib import Path
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
+
+from lit_pi.errors import UserError
+from lit_pi.models.sources.stored import check_fetched
+from lit_pi.models.sources.weight_files import find
+
+
+def config_of(model: str, here: bool) -> PreTrainedConfig:
+    """The config of a directory or hub id; no code that comes with it is run.
+
+    Args:
+        model: the directory or id.
+        here: look on this machine only.
+
+    Raises:
+        UserError: it cannot be read, or is an adapter's or a quantised model's.
+    """
+    try:
+        if find(model, ADAPTER_CONFIG_NAME, here) is not None:
+            raise UserError(
+                f"{model} holds an adapter of peft ({ADAPTER_CONFIG_NAME}): merge it into its model with peft's "
+                "`merge_and_unload`, and name the directory where you save that"
+            )
+        if (file := find(model, CONFIG_NAME, here)) is None:
+            raise FileNotFoundError(f"there is no {CONFIG_NAME}")
+        check_fetched(file)
+        config = AutoConfig.from_pretrained(model, local_files_only=here, trust_remote_code=False)
+    except UserError:
+        raise
+    except Exception as error:  # a config may say anything, and transformers checks little of it
+        raise unreadable(model, here, error) from error
+    for part in (config, config.get_text_config()):
+        if quantisation := getattr(part, "quantization_config", None) or getattr(part, "compression_config", None):
+            raise UserError(
+                f"the weights of {model} are quantised ({_method(quantisation)}), and lit_pi trains and measures those "
+                "that are not: name the model that they were made from, or save what transformers' `dequantize()` of "
+                "this one returns"
+            )
+    return config
+
+
+def unreadable(model: str, here: bool, error: Exception) -> UserError:
+    """That transformers cannot read a model, with its reason."""
+    where = "in this directory" if Path(model).is_dir() else "on this machine" if here else "on the hub"
+    lines = [line.strip() for line in str(error).splitlines()] or [""]
+    reason = " ".join(lines) if isinstance(error, StrictDataclassError) else lines[0]
+    if not isinstance(error, (OSError, ValueError, StrictDataclassError)):
+        reason = f"{type(error).__name__}: {reason}"  # which alone is no sentence
+    return UserError(f"cannot load the model {model}: nothing that transformers can read is {where} ({reason})")
+
+
+def _method(quantisation: object) -> str:
+    fields = quantisation if isinstance(quantisation, dict) else vars(quantisation)
+    bitsandbytes = fields.keys() & {"load_in_4bit", "load_in_8bit"}  # whose older configs do not say more
+    return str(fields.get("quant_method") or ("bitsandbytes" if bitsandbytes else "by an unnamed method"))

@@ -1,0 +1,220 @@
+"""Files of a model that are damaged, absent or hostile are refused in a sentence, and nothing of them is run."""
+
+import json
+import os
+import pickle
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from stored_models import POINTER, WAYS, WEIGHT, at_once, save_checkpoint
+from transformers import AutoModelForCausalLM
+
+from lit_pi.errors import UserError
+
+Change = Callable[[Path], object]
+
+
+class Hostile:
+    """What writes a file when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (f"touch {self.trace}",)
+
+
+def header(fields: dict[str, object], data: bytes = b"") -> bytes:
+    text = json.dumps(fields).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def tensor(dtype: str, shape: list[int], begin: int, end: int) -> dict[str, object]:
+    return {"a": {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}}
+
+
+def content(data: bytes, name: str = "model.safetensors") -> Change:
+    return lambda folder: (folder / name).write_bytes(data)
+
+
+def cut(name: str) -> Change:
+    """The last bytes of the first file of this name are lost."""
+
+    def change(folder: Path) -> None:
+        (file, *_) = sorted(folder.glob(name))
+        file.write_bytes(file.read_bytes()[:-3])
+
+    return change
+
+
+def index(change: Callable[[dict[str, str]], object]) -> Change:
+    """The index says something else."""
+
+    def rewrite(folder: Path) -> None:
+        file = folder / "model.safetensors.index.json"
+        places = json.loads(file.read_text())["weight_map"]
+        file.write_text(json.dumps(change(places)))
+
+    return rewrite
+
+
+def moved(name: str, to: str) -> Change:
+    return index(lambda places: {"weight_map": places | {name: to}})
+
+
+def pickled(stored: object) -> Change:
+    def change(folder: Path) -> None:
+        (folder / "model.safetensors").unlink()
+        torch.save(stored, folder / "pytorch_model.bin")
+
+    return change
+
+
+def doubled(folder: Path) -> None:
+    first, second, *_ = sorted(folder.glob("model-*"))
+    save_file(load_file(first) | load_file(second), second, {"format": "pt"})
+
+
+ABSENT, UNREADABLE, INDEX = "model-9.safetensors", "holds no weights that can be read", "model.safetensors.index.json"
+DAMAGED: dict[str, tuple[str, Change, str]] = {
+    "truncated": ("plain", cut("model.safetensors"), UNREADABLE),
+    "empty": ("plain", content(b""), UNREADABLE),
+    "something else": ("plain", content(bytes(range(256)) * 4), UNREADABLE),
+    "a header of a terabyte": ("plain", content(struct.pack("<Q", 2**40) + b"{}"), UNREADABLE),
+    "gigabytes that are not there": ("plain", content(header(tensor("F32", [2**30], 0, 2**32), b"1234")), UNREADABLE),
+    "a tensor before the file": ("plain", content(header(tensor("F32", [1], -4, 0), b"1234")), UNREADABLE),
+    "four bits": ("plain", content(header(tensor("F4", [2], 0, 1), b"1")), "stores a as F4"),
+    "nothing": ("plain", content(header({})), "missing: lm_head.weight, model.embed_tokens.weight"),
+    "a pointer": ("plain", content(POINTER), r"model.safetensors is a Git LFS pointer .* `git lfs pull`"),
+    "no file": (
+        "plain",
+        lambda folder: (folder / "model.safetensors").unlink(),
+        "there is no model.safetensors and no",
+    ),
+    "no config": ("plain", lambda folder: (folder / "config.json").unlink(), "there is no config.json"),
+    "a config that is no JSON": ("plain", content(b"{", "config.json"), "not a valid JSON file"),
+    "a config that is a list": ("plain", content(b"[]", "config.json"), "nothing that transformers can read"),
+    "a config without a type": ("plain", content(b"{}", "config.json"), "`model_type`"),
+    "a config's pointer": ("plain", content(POINTER, "config.json"), "config.json is a Git LFS pointer"),
+    "an adapter": ("plain", content(b"{}", "adapter_config.json"), "holds an adapter of peft"),
+    "a pickle of a list": ("plain", pickled([1]), "pytorch_model.bin holds no weights that can be read"),
+    "a pickle of more": ("plain", pickled({"a": torch.ones(1), "b": 1}), "it is no mapping of names to tensors"),
+    "a shard is absent": (
+        "shards",
+        lambda folder: (folder / "model-00002-of-00010.safetensors").unlink(),
+        r"names model-00002-of-00010.safetensors, absent from",
+    ),
+    "a shard is truncated": ("shards", cut("model-00002*"), f"model-00002-of-00010.safetensors {UNREADABLE}"),
+    "a shard is a pointer": ("shards", content(POINTER, "model-00002-of-00010.safetensors"), "00002.* Git LFS pointer"),
+    "two shards hold the same": ("shards", doubled, "both hold "),
+    "an index of a file that is absent": ("shards", moved(WEIGHT, ABSENT), f"names {ABSENT}, absent from"),
+    "an index of a file above": ("shards", moved(WEIGHT, "../plain/model.safetensors"), r"names \.\./.* outside"),
+    "an index of a file elsewhere": ("shards", moved(WEIGHT, "/etc/passwd"), "names /etc/passwd, which lies outside"),
+    "an index of the folder": ("shards", moved(WEIGHT, "."), "absent from"),
+    "an index of more weights": ("shards", moved("more", "model-00001-of-00010.safetensors"), "where more is stored"),
+    "an index without its map": ("shards", index(lambda places: {"metadata": {}}), "has no `weight_map`"),
+    "an index that is a list": ("shards", index(lambda places: []), "has no `weight_map`"),
+    "an index of numbers": ("shards", index(lambda places: {"weight_map": {WEIGHT: 1}}), "has no `weight_map`"),
+    "an index that is no JSON": ("shards", content(b"{", INDEX), "is not valid JSON"),
+    "an index too deep": ("shards", content(b"[" * 100_000, INDEX), "is not valid JSON"),
+    "an index that is no text": ("shards", content(b"\xff\xfe", INDEX), "is not valid JSON"),
+    "an index's pointer": ("shards", content(POINTER, INDEX), "index.json is a Git LFS pointer"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_damaged_directories_are_refused_in_a_sentence(case: str, models: Path, tmp_path: Path) -> None:
+    model, change, said = DAMAGED[case]
+    shutil.copytree(models / model, tmp_path / "m")
+    change(tmp_path / "m")
+    for load in WAYS:
+        with pytest.raises(UserError, match=said) as refusal:
+            load(tmp_path / "m")
+        assert str(tmp_path) in str(refusal.value)
+
+
+def test_one_file_goes_before_shards_as_in_transformers(models: Path, tmp_path: Path) -> None:
+    shutil.copytree(models / "shards", tmp_path / "m")
+    shutil.copy(models / "plain" / "model.safetensors", tmp_path / "m")
+    stock = AutoModelForCausalLM.from_pretrained(tmp_path / "m").state_dict()
+    for load in WAYS:
+        assert all(torch.equal(weight, stock[name]) for name, weight in load(tmp_path / "m").state_dict().items())
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_pickled_weights_are_read_and_what_else_a_pickle_does_is_not_done(
+    zipped: bool, models: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(models / "plain", tmp_path / "m")
+    file = tmp_path / "m" / "pytorch_model.bin"
+    weights = load_file(tmp_path / "m" / "model.safetensors")
+    (tmp_path / "m" / "model.safetensors").unlink()
+    torch.save(weights, file, _use_new_zipfile_serialization=zipped)
+    for load in WAYS:
+        assert all(torch.equal(weight, weights[name]) for name, weight in load(tmp_path / "m").state_dict().items())
+    torch.save(weights | {"more": Hostile(tmp_path / "run")}, file, _use_new_zipfile_serialization=zipped)
+    for load in WAYS:
+        with pytest.raises(UserError, match="a pickle of anything but weights is not opened"):
+            load(tmp_path / "m")
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_of_generation_that_cannot_be_read_are_told(models: Path, tmp_path: Path) -> None:
+    shutil.copytree(models / "plain", tmp_path / "m")
+    (tmp_path / "m" / "generation_config.json").write_text("[]")
+    with pytest.raises(UserError, match=r"the generation_config.json of .* cannot be read"):
+        at_once(tmp_path / "m")
+
+
+def truncated(checkpoint: Path) -> None:
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-50])
+
+
+NO_CHECKPOINT = "is not a checkpoint of lit_pi, or a damaged one"
+BROKEN: dict[str, tuple[bool, Change, str]] = {
+    "truncated": (False, truncated, NO_CHECKPOINT),
+    "empty": (False, lambda path: path.write_bytes(b""), NO_CHECKPOINT),
+    "something else": (False, lambda path: path.write_bytes(bytes(range(256))), NO_CHECKPOINT),
+    "no record": (False, lambda path: torch.save({"state_dict": {}}, path), NO_CHECKPOINT),
+    "hostile": (False, lambda path: torch.save({"lit_pi": Hostile(path.parent / "run")}, path), NO_CHECKPOINT),
+    "a pointer": (False, lambda path: path.write_bytes(POINTER), "Git LFS pointer"),
+    "a shard is absent": (True, lambda path: (path / "__0_0.distcp").unlink(), "a shard of .* is missing or damaged"),
+    "a shard is something else": (True, content(bytes(9000), "__0_0.distcp"), "a shard of .* is missing or damaged"),
+    "a shard is a pointer": (True, content(POINTER, "__0_0.distcp"), "distcp is a Git LFS pointer"),
+    "a hostile description": (
+        True,
+        lambda path: (path / ".metadata").write_bytes(pickle.dumps(Hostile(path.parent / "run"))),
+        "its .metadata cannot be read .it asks for posix.system",
+    ),
+    "a description of something else": (True, content(b"abc", ".metadata"), NO_CHECKPOINT),
+    "a record of something else": (True, content(b"abc", "meta.pt"), NO_CHECKPOINT),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_damaged_checkpoints_are_refused_in_a_sentence(case: str, tmp_path: Path) -> None:
+    sharded, change, said = BROKEN[case]
+    place = save_checkpoint(tmp_path / "model.ckpt", sharded=sharded)
+    change(place)
+    for load in WAYS:
+        with pytest.raises(UserError, match=said) as refusal:
+            load(place)
+        assert str(place) in str(refusal.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_shards_elsewhere_are_not_read(tmp_path: Path) -> None:
+    first, second = (save_checkpoint(tmp_path / f"{name}.ckpt", sharded=True) for name in ("first", "second"))
+    (first / "__0_0.distcp").rename(tmp_path / "other.distcp")
+    described = pickle.loads((second / ".metadata").read_bytes())
+    for place in described.storage_data.values():
+        object.__setattr__(place, "relative_path", "../other.distcp")
+    (second / ".metadata").write_bytes(pickle.dumps(described))
+    with pytest.raises(UserError, match=r"its shard \.\./other.distcp lies elsewhere"):
+        at_once(second)
