@@ -26,8 +26,7 @@ from lit_pi.batches import TrainingBatch
 from lit_pi.data.sequences import collate
 from lit_pi.models import FromScratch, LanguageModel
 from lit_pi.models import language_model as language_model_module
-from lit_pi.models.attention.documents import FLEX_ATTENTION
-from lit_pi.models.attention.kernels import kernel_in_use
+from lit_pi.models.attention.kernels import FLEX_ATTENTION, kernel_in_use
 from lit_pi.models.training.activation_checkpointing import ActivationCheckpointing
 from lit_pi.module import LitLlama
 from lit_pi.positions import Interpolate
@@ -154,7 +153,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
 def kernel(module: LitLlama, batch: TrainingBatch, dense: bool) -> str:
     """What computes the case's attention."""
     assert module.model is not None
-    device, head_dim = module.model.llm.device, module.model.rope.head_dim
+    device, head_dim = module.model.llm.device, module.model.head_dim
     masked = batch.document_ids is not None
     if masked and not dense and module.model.isolates_by_blocks(device):
         return FLEX_ATTENTION

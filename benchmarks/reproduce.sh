@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The measurements of docs/performance.md and docs/scale.md on one GPU of 139 GiB, each in a file of its own.
 # benchmarks/reproduce.sh OUTPUT PART...
-# Parts: train_32k train_32k_more train_8k train_2k score packing curves fits longest longest_offloaded. Most take 1 to 5
-# minutes, `train_32k_more` 9, `longest` 12, `longest_offloaded` 14; one that fails does not stop the others.
+# Parts: train_32k train_32k_more train_8k train_2k score packing attention curves fits longest longest_offloaded. Most take 1
+# to 5 minutes, `train_32k_more` 9, `longest` 12, `longest_offloaded` 14; one that fails does not stop the others.
 # LENGTH=TOKENS: `longest_offloaded` runs at another context length than what 128 GiB of CPU memory allow.
 # LOSSES=FOLDER: `score` counts from the losses there, of `real_losses.sh`, how many windows a sample needs.
 set -u
@@ -37,6 +37,7 @@ for part in "$@"; do
         --output "$output/$part" ;;
     packing) python benchmarks/packing.py --size 7b --context-length 32768 --repetitions 5 --no-dense \
         --output "$output/$part.json" ;;
+    attention) python benchmarks/attention_kinds.py --output "$output/$part.json" ;;
     curves) python benchmarks/loss_curves.py --hidden-size 512 --layers 6 --output "$output/$part" ;;
     longest) longest --data.context_length 304000 ;;
     longest_offloaded) longest --data.context_length "${LENGTH:-294912}" --trainer.strategy FSDP2 \

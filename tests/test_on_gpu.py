@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -11,15 +12,17 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from prompts import batch_of
 from strategies import STRATEGIES
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AttentionMaskInterface, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig
 
 from lit_pi.cli import LitPiCLI
 from lit_pi.errors import UserError
 from lit_pi.models import FromScratch, LanguageModel
 from lit_pi.models import language_model as language_model_module
-from lit_pi.models.attention import documents as attention
-from lit_pi.models.attention.documents import ATTENTION
+from lit_pi.models.attention import attend as attention
+from lit_pi.models.attention.attend import ATTENTION
+from lit_pi.models.attention.packages import package
 from lit_pi.models.decoding.generation import generate
+from lit_pi.models.equality.checks import check_weights
 from lit_pi.positions import Interpolate, PositionStrategy, Rope, SelfExtend
 
 pytestmark = [
@@ -134,14 +137,17 @@ def packed(seq: int, device: str) -> dict[str, torch.Tensor]:
     return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
-def packing_model(head_dim: int, kv_heads: int) -> LanguageModel:
+def packing_model(
+    head_dim: int, kv_heads: int, window: int | None = None, position: PositionStrategy | None = None
+) -> LanguageModel:
     torch.manual_seed(0)
-    config = LlamaConfig(
+    config = MistralConfig(
         vocab_size=97, hidden_size=128, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=kv_heads, head_dim=head_dim, max_position_embeddings=64, initializer_range=0.1,
+        sliding_window=window,
     )  # fmt: skip
-    llm = LlamaForCausalLM._from_config(config, attn_implementation=ATTENTION)
-    return LanguageModel(llm.double(), Interpolate(scale=4), Rope(head_dim, 1e4, 64))
+    llm = AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION)
+    return LanguageModel(llm.double(), position or Interpolate(scale=4), Rope(head_dim, 1e4, 64))
 
 
 def learnt(model: LanguageModel, batch: dict[str, torch.Tensor]) -> list[torch.Tensor]:
@@ -192,6 +198,111 @@ def test_packed_documents_are_learnt_as_if_alone(
         assert ours < 2 * theirs + 1e-5
 
 
+KERNELS = ["flex_attention", "flash_attn"]
+
+
+def take(kernel: str, model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let one of them compute the attention of a model in bfloat16, and nothing else."""
+    if kernel == "flash_attn":
+        try:
+            model.use_package(torch.device("cuda"), torch.bfloat16)
+        except UserError as error:
+            pytest.skip(str(error))
+    monkeypatch.setattr(attention, "sdpa_attention_forward", refuse)
+    monkeypatch.setattr(attention, "window_attention", refuse)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("documents", [True, False], ids=["packed", "whole"])
+@pytest.mark.parametrize(("head_dim", "kv_heads", "window"), [(64, 2, 100), (128, 1, 17), (128, 4, 299), (64, 4, None)])
+@pytest.mark.usefixtures("graphs")
+def test_windows_and_documents_are_learnt_as_under_a_dense_mask(
+    head_dim: int, kv_heads: int, window: int | None, documents: bool, kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = packing_model(head_dim, kv_heads, window)
+    batch = packed(300, "cpu")
+    if not documents:
+        del batch["position_ids"], batch["document_ids"]
+    expected = learnt(model, batch)  # under a matrix, in float64
+    model.to("cuda", torch.bfloat16)
+    batch = move_data_to_device(batch, torch.device("cuda"))
+    with monkeypatch.context() as patch:
+        patch.setattr(language_model_module, "blocks_are_fastest", lambda *_: False)
+        dense = errors(learnt(model, batch), expected)
+    if window is not None or documents or kernel == "flash_attn":
+        take(kernel, model, monkeypatch)
+    for compiled in (False, True):
+        for layer in model.layer_forwards:
+            layer.compiled, layer.mode = compiled, "attention_saved" if compiled else "none"
+        found = errors(learnt(model, batch), expected)
+        assert max(found) < 0.1
+        for ours, theirs in zip(found, dense, strict=True):
+            assert ours < 2 * theirs + 1e-5
+
+
+@pytest.mark.parametrize(
+    ("kernel", "precision"), [(None, "bf16-mixed"), ("flash_attn", "bf16-mixed"), ("flash_attn", "fsdp2")]
+)
+@pytest.mark.usefixtures("graphs")
+def test_a_mistral_with_a_window_trains_compiled(
+    tmp_path: Path, tiny: list[str], kernel: str | None, precision: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    if kernel is not None:
+        try:
+            name = package(torch.device("cuda")).name
+        except UserError as error:
+            pytest.skip(str(error))
+    config = MistralConfig(
+        vocab_size=264, hidden_size=128, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=64, max_position_embeddings=1024, sliding_window=100,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "mistral")
+    words = [word for word in tiny if "accelerator" not in word and "model.llm" not in word and "length=" not in word]
+    words += ["--model.llm=Pretrained", f"--model.llm.path={tmp_path / 'mistral'}", "--data.tokenizer=bytes"]
+    words += ["--trainer.accelerator=gpu", f"--trainer.default_root_dir={tmp_path / 'run'}"]
+    words += [*PRECISIONS[precision], "--data.context_length=512", "--data.packing=packed"]
+    words += [] if kernel is None else [f"--model.attention={kernel}"]
+    with caplog.at_level(logging.INFO):
+        LitPiCLI(["fit", *words, "--trainer.max_steps=5", "--trainer.limit_val_batches=0"])
+        LitPiCLI(["test", *words, "--ckpt_path=last"])
+    uses = "flex_attention" if kernel is None else name
+    assert f"{uses} where a sequence holds several documents or a layer has a window" in caplog.text
+    protocol = json.loads((tmp_path / "run" / "throughput.json").read_text())["protocol"]
+    assert protocol["compiled"]
+    assert kernel is None or protocol["attention_kernel"] == name
+
+
+@pytest.mark.parametrize("precision", [[], *list(PRECISIONS.values())[:3]], ids=["float32", *list(PRECISIONS)[:3]])
+@pytest.mark.usefixtures("graphs")
+def test_the_equality_check_passes_there(
+    tmp_path: Path, tiny: list[str], precision: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    words = [word.replace("heads: 4", "heads: 2") for word in tiny if "accelerator" not in word]
+    words += ["--trainer.accelerator=gpu", f"--trainer.default_root_dir={tmp_path}", *precision]
+    words += ["--trainer.max_steps=2", "--trainer.limit_val_batches=0"]
+    with caplog.at_level(logging.INFO):
+        LitPiCLI(["fit", *words])
+    assert "Stock transformers: losses of" in caplog.text
+
+
+def test_the_equality_check_of_a_large_model_takes_two_seconds() -> None:
+    seconds = {}
+    for size in ("2m", "7b"):  # the small one loads what every run needs: cuDNN, cuBLAS, Dynamo
+        torch.set_default_dtype(torch.bfloat16)
+        try:
+            with torch.device("cuda"):
+                llm, rope = FromScratch(size).build()
+        finally:
+            torch.set_default_dtype(torch.float32)
+        model = LanguageModel(llm.eval(), Interpolate(scale=4), rope)
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        assert check_weights(model, model, torch.bfloat16).holds
+        torch.cuda.synchronize()
+        seconds[size] = time.perf_counter() - start
+    assert seconds["7b"] < 2
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.usefixtures("graphs")
 def test_compiled_layers_learn_the_same_from_one_graph(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,8 +327,7 @@ def test_compiled_layers_learn_the_same_from_one_graph(dtype: torch.dtype, monke
 
 @pytest.mark.parametrize("position", [Interpolate(4), SelfExtend(4, 16)], ids=["interpolate", "self-extend"])
 def test_packed_documents_in_float64(position: PositionStrategy) -> None:
-    model = packing_model(64, 2)
-    model = LanguageModel(model.llm, position, model.rope)
+    model = packing_model(64, 2, position=position)
     with torch.no_grad():
         expected = model(**packed(300, "cpu"))
         found = model.cuda()(**packed(300, "cuda"))
@@ -240,7 +350,8 @@ def test_the_isolation_probe_knows_flex_attention(
         LitPiCLI(["fit", *words])
     assert "flex_attention where a sequence holds several documents" in caplog.text
     assert "Isolation probe: documents of a sequence do not see each other" in caplog.text
-    monkeypatch.setattr(language_model_module, "document_mask", lambda ids, blocks: None)
+    monkeypatch.setitem(AttentionMaskInterface._global_mapping, ATTENTION, lambda **asked: None)
+    monkeypatch.setattr("lit_pi.module.check_kind", lambda *arguments: None)
     with pytest.raises(UserError, match="document 1 of sequence 0 of a batch leaked into document 2"):
         LitPiCLI(["fit", *words, f"--trainer.default_root_dir={tmp_path / 'leaking'}"])
 

@@ -1,5 +1,6 @@
 """A rotary embedding inside a stock transformers model, which then generates, trains and is saved as such."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,8 +9,18 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import sdpa_mask
 
-from lit_pi.models.attention.rules import install_rule, rule_attention
-from lit_pi.models.rotary import RotaryEmbedding, install_rotary
+from lit_pi.models.attention.rules import check_rule, install_rule, rule_attention
+from lit_pi.models.language_model import decoder_of
+from lit_pi.models.rotary import (
+    Layout,
+    Phases,
+    RotaryEmbedding,
+    install_by_layer,
+    install_rotary,
+    layout_of,
+    stock_rotary,
+)
+from lit_pi.models.sources.provenance import layer_kinds
 from lit_pi.positions import PositionStrategy, Rope
 
 LATE_ATTENTION = "lit_pi_late"
@@ -25,6 +36,8 @@ class ExtendedRotary(RotaryEmbedding):
     Args:
         position: the strategy in effect.
         rope: what the model was pre-trained with.
+        kinds: the kind of each layer, in order.
+        layout: how the model wants its angles.
         stock: class of the rotary embedding that transformers makes of the model's config.
         attention: name of the attention that the model had.
 
@@ -33,20 +46,31 @@ class ExtendedRotary(RotaryEmbedding):
             forward counts its own, as transformers' `dynamic` and `longrope` types do.
     """
 
-    def __init__(self, position: PositionStrategy, rope: Rope, stock: type[nn.Module], attention: str) -> None:
-        super().__init__(position, rope)
+    def __init__(
+        self,
+        position: PositionStrategy,
+        rope: Rope,
+        kinds: Sequence[str],
+        layout: Layout,
+        stock: type[nn.Module],
+        attention: str,
+    ) -> None:
+        super().__init__(position, rope, kinds, layout)
         self.stock = stock
         self.attention = attention
         self.settled: int | None = None
 
     @torch.no_grad()
     def forward(
-        self, hidden_states: Float[Tensor, "batch seq hidden"], position_ids: Int[Tensor, "rows seq"]
-    ) -> tuple[Float[Tensor, "rows seq head_dim"], Float[Tensor, "rows seq head_dim"]]:
+        self,
+        hidden_states: Float[Tensor, "batch seq hidden"],
+        position_ids: Int[Tensor, "rows seq"],
+        layer_type: str | None = None,
+    ) -> Phases:
         """Cosine and sine in the dtype of `hidden_states`; none under an attention rule, which rotates itself."""
         if not self.position.prefix_consistent:
             self.context_length = self.settled or int(position_ids.max()) + 1
-        return super().forward(hidden_states, position_ids)
+        return super().forward(hidden_states, position_ids, layer_type)
 
 
 def rotary_of(llm: PreTrainedModel) -> ExtendedRotary | None:
@@ -60,13 +84,16 @@ def install_extended(llm: PreTrainedModel, position: PositionStrategy, rope: Rop
     Raises:
         UserError: it is not a RoPE model this adapter understands.
     """
-    before = rotary_of(llm)
+    before, kinds = rotary_of(llm), layer_kinds(llm.config)
     if before is None:
-        stock = [type(module) for name, module in llm.named_modules() if name.endswith("rotary_emb")]
-        rotary = ExtendedRotary(position, rope, stock[0] if stock else nn.Module, llm.config._attn_implementation)
+        stock, attention = stock_rotary(llm), llm.config._attn_implementation
     else:
-        rotary = ExtendedRotary(position, rope, before.stock, before.attention)
+        stock, attention = before.stock, before.attention
+    rotary = ExtendedRotary(position, rope, kinds, layout_of(stock, llm.config, kinds[0]), stock, attention)
+    if position.attention_rule is not None:
+        check_rule(llm, rotary)
     install_rotary(llm, rotary)
+    install_by_layer(decoder_of(llm).get_submodule("layers").children(), rotary)
     if position.attention_rule is not None:
         install_rule(llm, rotary, LATE_ATTENTION)
     elif llm.config._attn_implementation != rotary.attention:

@@ -1,13 +1,13 @@
 """Fingerprints of strategies: their phases at a few positions, which tell two rotations apart whatever their names."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float32, Int
 from torch import Tensor
 
-from lit_pi.positions import PositionStrategy, Rope
+from lit_pi.positions import LayerRotations, PositionStrategy, Rope
 
 
 class Phases(NamedTuple):
@@ -38,10 +38,10 @@ def phase_tolerance(position_ids: Int[Tensor, " positions"]) -> Float32[Tensor, 
     return (1e-5 + position_ids.cpu().float() * 2**-22)[:, None]
 
 
-def probed_positions(position: PositionStrategy, rope: Rope) -> dict[int, Int[Tensor, " positions"]]:
-    """Context lengths at which a strategy is probed, in tokens, and positions in each."""
-    original = rope.original_context
-    lengths = {original, 2 * original, position.target_context_of(rope)}
+def probed_positions(rotations: LayerRotations) -> dict[int, Int[Tensor, " positions"]]:
+    """Context lengths at which rotations are probed, in tokens, and positions in each."""
+    original = rotations.rope.original_context
+    lengths = {original, 2 * original, *(position.target_context_of(rope) for position, rope in rotations.distinct)}
     return {
         length: torch.tensor(
             sorted({place for place in (0, 1, length // 2, original - 1, original, length - 1) if 0 <= place < length})
@@ -50,23 +50,39 @@ def probed_positions(position: PositionStrategy, rope: Rope) -> dict[int, Int[Te
     }
 
 
-def fingerprint(position: PositionStrategy, rope: Rope) -> dict[str, Any]:
-    """Phases at the probed positions, and the strategy's name and numbers where phases are not all of it.
+def fingerprint(rotations: LayerRotations) -> dict[str, Any]:
+    """Phases of a model's rotations at the probed positions, and what else tells them apart.
 
-    Tensors and primitives only, so that `weights_only` loading works.
+    That is: strategy's name and numbers where phases are not all of it, and where there are several rotations, which
+    layer has which. Tensors and primitives only, so that `weights_only` loading works.
     """
-    probes = []
-    for length, position_ids in probed_positions(position, rope).items():
-        phases = phases_of(position, rope, position_ids, length)
-        probes.append({"context_length": length, "position_ids": position_ids, **phases._asdict()})
-    return {"attention_rule": _rule(position), "probes": probes}
+    by_rotation = []
+    for position, rope in rotations.distinct:
+        probes = []
+        for length, position_ids in probed_positions(rotations).items():
+            phases = phases_of(position, rope, position_ids, length)
+            probes.append({"context_length": length, "position_ids": position_ids, **phases._asdict()})
+        by_rotation.append(probes)
+    found: dict[str, Any] = {"attention_rule": _rule(rotations.position), "probes": by_rotation[0]}
+    if len(by_rotation) > 1:
+        found |= {"others": by_rotation[1:], "of_layer": rotations.of_layer}
+    return found
 
 
-def rotates_as(found: Mapping[str, Any], position: PositionStrategy, rope: Rope) -> bool:
-    """Whether a strategy gives the phases of a fingerprint."""
-    if found["attention_rule"] != _rule(position):
+def rotates_as(found: Mapping[str, Any], rotations: LayerRotations) -> bool:
+    """Whether a model's layers rotate by the phases of a fingerprint."""
+    if found["attention_rule"] != _rule(rotations.position):
         return False
-    for probe in found["probes"]:
+    probes = [found["probes"], *found.get("others", [])]
+    if found.get("of_layer", [0] * len(rotations.of_layer)) != rotations.of_layer or len(probes) != len(
+        rotations.distinct
+    ):
+        return False
+    return all(_gives(each, *rotation) for each, rotation in zip(probes, rotations.distinct, strict=True))
+
+
+def _gives(probes: Sequence[Mapping[str, Any]], position: PositionStrategy, rope: Rope) -> bool:
+    for probe in probes:
         position_ids = probe["position_ids"]
         phases = phases_of(position, rope, position_ids, probe["context_length"])
         for name, expected in phases._asdict().items():

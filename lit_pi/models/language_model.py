@@ -6,18 +6,22 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.nn.attention.flex_attention import BlockMask
 from transformers import PreTrainedModel
 
-from lit_pi.models.attention.documents import blocks_are_fastest, document_mask
-from lit_pi.models.attention.rules import install_rule
+from lit_pi.errors import UserError
+from lit_pi.models.attention.kernels import FLEX_ATTENTION, blocks_are_fastest, kernel_in_use
+from lit_pi.models.attention.masks import Form, Tokens, masks_for
+from lit_pi.models.attention.packages import check_package
+from lit_pi.models.attention.rules import RULE_ATTENTION, check_rule, install_rule
 from lit_pi.models.attention.sequence_split import SequenceSplit, has_ring
 from lit_pi.models.layers.layer_forward import LayerForward
-from lit_pi.models.layers.linear_cross_entropy import linear_cross_entropy, output_weight
+from lit_pi.models.layers.linear_cross_entropy import linear_cross_entropy
+from lit_pi.models.layers.logits import logit_scale, logits_of
+from lit_pi.models.layers.stock_losses import stock_losses
 from lit_pi.models.past import Past
-from lit_pi.models.rotary import RotaryEmbedding, install_rotary
-from lit_pi.models.sources.provenance import rope_parameters_of
-from lit_pi.positions import PositionStrategy, Rope
+from lit_pi.models.rotary import RotaryEmbedding, install_by_layer, install_rotary, layout_of, measured, stock_rotary
+from lit_pi.models.sources.provenance import FULL_ATTENTION, head_dim_of, layer_kinds, rope_parameters_of
+from lit_pi.positions import LayerRotations, PositionStrategy, Rope
 
 
 class Scores(NamedTuple):
@@ -37,7 +41,7 @@ class LanguageModel(nn.Module):
     """Scores tokens: the root module that is sharded, so everything happens inside its forward.
 
     Args:
-        llm: a causal language model of the LLaMA family; its rotary embedding is replaced.
+        llm: a causal language model of transformers with rotary positions; its rotary embedding is replaced.
         position: the strategy that gives the rotary angles.
         rope: the rotary embedding that the model was pre-trained with.
 
@@ -45,25 +49,44 @@ class LanguageModel(nn.Module):
         layer_forwards: how each decoder layer runs, in order.
         prunes: let the last layer leave out positions that are not scored, where nothing learns.
         sequence_mesh: ranks that share every sequence and each compute a part of it, or None.
+        package: name and version of the FlashAttention package whose kernels compute attention, or None.
+        stock: class of the rotary embedding that transformers makes for the model.
+        stock_runs: compute by transformers' code alone, for comparison.
 
     Raises:
-        UserError: the model's positions or logits are not made as in the LLaMA family.
+        UserError: the model's positions or logits are not made in a way that lit_pi knows.
     """
 
     prunes = True
+    package: str | None = None
+    stock_runs = False
 
     def __init__(self, llm: PreTrainedModel, position: PositionStrategy, rope: Rope) -> None:
         super().__init__()
-        output_weight(llm)
-        self.rope = rope
+        self._logit_scale = logit_scale(llm)
         self.sequence_mesh: DeviceMesh | None = None
+        self.stock = stock_rotary(llm)
+        kinds = layer_kinds(llm.config)
+        layout = layout_of(self.stock, llm.config, kinds[0])
+        rope = measured(rope, self.stock, llm.config, layout)
         position = position.for_model(rope_parameters_of(llm.config), rope)
-        self.rotary = RotaryEmbedding(position, rope)
+        self.rotary = RotaryEmbedding(position, rope, kinds, layout)
         install_rotary(llm, self.rotary)
         if position.attention_rule is not None:
+            check_rule(llm, self.rotary)
             install_rule(llm, self.rotary)
         self.llm = llm
+        install_by_layer(self.decoder_layers, self.rotary)
         self.layer_forwards = [LayerForward(layer, self.rotary) for layer in self.decoder_layers]
+        # Attention changes scores on the way to the softmax, which only FlexAttention's blocks can among kernels.
+        self._changes_scores = getattr(llm.config, "attn_logit_softcapping", None) is not None or any(
+            name.endswith("sinks") for name, _ in llm.named_parameters()
+        )
+
+    @property
+    def rotations(self) -> LayerRotations:
+        """By what each layer rotates."""
+        return self.rotary.rotations
 
     @property
     def position(self) -> PositionStrategy:
@@ -71,9 +94,19 @@ class LanguageModel(nn.Module):
         return self.rotary.position
 
     @property
+    def rope(self) -> Rope:
+        """The rotary embedding that the model was pre-trained with."""
+        return self.rotary.rope
+
+    @property
+    def head_dim(self) -> int:
+        """Dimensions of a query or key, of which all or a part are rotated."""
+        return head_dim_of(self.llm.config)
+
+    @property
     def decoder_layers(self) -> nn.ModuleList:
         """The transformer layers, in order."""
-        layers = self.llm.base_model.get_submodule("layers")
+        layers = decoder_of(self.llm).get_submodule("layers")
         assert isinstance(layers, nn.ModuleList)
         return layers
 
@@ -99,27 +132,33 @@ class LanguageModel(nn.Module):
             context_length: tokens of context that the positions stand for; the row's own by default.
             ranked: give the targets' ranks too.
         """
+        if self.stock_runs:
+            return stock_losses(self.llm, input_ids, targets, position_ids)
         if position_ids is None:
             position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
         self.rotary.context_length = context_length or input_ids.shape[1]
         split = None if self.sequence_mesh is None else SequenceSplit(self.sequence_mesh, position_ids, scored)
-        mask = self._mask(input_ids, document_ids, split)
+        tokens = self._tokens(input_ids.device, document_ids, split)
         if split is not None:
             input_ids, position_ids = split.own(input_ids), split.own(position_ids)
             targets, scored = split.own_targets(targets), split.own_scored
         prunes = self.prunes and split is None and not torch.is_grad_enabled()
         self.layer_forwards[-1].scored = scored if prunes else None
-        hidden_states = self.llm.base_model(
-            input_ids=input_ids,
-            position_ids=position_ids,
-            attention_mask=mask,
-            use_cache=False,
-            sequence_split=split,
-        ).last_hidden_state
+        with masks_for(tokens):
+            hidden_states = decoder_of(self.llm)(
+                input_ids=input_ids,
+                position_ids=position_ids,
+                # Without one, transformers would guess documents from jumps in the positions.
+                attention_mask=torch.ones_like(input_ids),
+                use_cache=False,
+                sequence_split=split,
+            ).last_hidden_state
         self.layer_forwards[-1].scored = None
         if scored is not None and hidden_states.shape[1] == input_ids.shape[1]:
             hidden_states = hidden_states[:, scored]
-        token_nll, token_rank = linear_cross_entropy(hidden_states, output_weight(self.llm), targets, ranked)
+        token_nll, token_rank = linear_cross_entropy(
+            hidden_states, logits_of(self.llm, self._logit_scale), targets, ranked
+        )
         if split is not None:
             token_nll = split.all_scores(token_nll)
             token_rank = None if token_rank is None else split.all_scores(token_rank)
@@ -130,25 +169,71 @@ class LanguageModel(nn.Module):
         if self.position.attention_rule is not None:
             return False
         dropout = getattr(self.llm.config, "attention_dropout", 0.0)
-        return blocks_are_fastest(device, self.llm.dtype, self.rope.head_dim, dropout)
+        return blocks_are_fastest(device, self.llm.dtype, self.head_dim, dropout)
+
+    def use_package(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Let a FlashAttention package compute attention: windows and packed documents too, but no decoding.
+
+        Args:
+            device: where the model runs, a GPU.
+            dtype: dtype of the computation.
+
+        Raises:
+            UserError: no package can, or none is installed.
+        """
+        config = self.llm.config
+        others = sorted({*layer_kinds(config)} - {FULL_ATTENTION, "sliding_attention"})
+        reasons = {
+            f"follows the attention rule of {type(self.position).__name__}": self.position.attention_rule is not None,
+            "has soft caps or sinks, which its kernels are not used with": self._changes_scores,
+            "drops attention weights (`attention_dropout`)": bool(getattr(config, "attention_dropout", 0.0)),
+            f"has layers of {', '.join(others)}": bool(others),
+            "splits sequences over ranks": self.sequence_mesh is not None,
+        }
+        self.package = check_package(device, dtype, self.head_dim, reasons)
+
+    def attention_kernel(self, device: torch.device, dtype: torch.dtype, masked: bool = False) -> str:
+        """Name of what computes attention there, for example `cudnn_attention`.
+
+        Args:
+            device: where the model runs.
+            dtype: dtype of the computation.
+            masked: where documents are packed, or a layer has a window.
+        """
+        if self.position.attention_rule is not None:
+            return RULE_ATTENTION
+        if self.package is not None:
+            return self.package
+        if (masked or self._changes_scores) and self.isolates_by_blocks(device):
+            return FLEX_ATTENTION
+        return kernel_in_use(device, dtype, self.head_dim, self.rope.original_context, masked)
 
     def attends_in_ring(self, device: torch.device) -> bool:
         """Whether ranks that split sequences pass keys and values around, where no documents are packed."""
         split = self.sequence_mesh is not None and self.position.attention_rule is None
         return split and has_ring(device, self.llm.dtype)
 
-    def _mask(
-        self, input_ids: Tensor, document_ids: Int[Tensor, "batch seq"] | None, split: SequenceSplit | None
-    ) -> Tensor | BlockMask | None:
-        device = input_ids.device
-        if document_ids is None:
-            if split is None or self.position.attention_rule is not None or self.attends_in_ring(device):
-                return None
-            document_ids = torch.zeros_like(input_ids)
-        blocks = self.isolates_by_blocks(device)
+    def _form(self, device: torch.device) -> Form:
+        """How masks are written."""
+        if self.position.attention_rule is not None:
+            return "matrix"
+        if self.package is not None:
+            return "lengths"
+        if self.isolates_by_blocks(device):
+            return "blocks"
+        return "matrix" if self._changes_scores else "local"
+
+    def _tokens(
+        self, device: torch.device, document_ids: Int[Tensor, "batch seq"] | None, split: SequenceSplit | None
+    ) -> Tokens:
+        form = self._form(device)
+        everywhere = form == "lengths" or (form == "blocks" and self._changes_scores)
         if split is None:
-            return document_mask(document_ids, blocks)
-        return document_mask(split.padded(document_ids, -1), blocks, split.places)
+            return Tokens(form, document_ids, everywhere=everywhere)
+        document_ids = None if document_ids is None else split.padded(document_ids, -1)
+        form = "matrix" if form == "local" else form
+        in_ring = self.attends_in_ring(device) and document_ids is None
+        return Tokens(form, document_ids, keys=split.key_position_ids.shape[1], queries=split.places, ring=in_ring)
 
     def read(
         self, input_ids: Int[Tensor, "batch seq"], past: Past, scored: Int[Tensor, " scored"] | None = None
@@ -161,15 +246,31 @@ class LanguageModel(nn.Module):
             scored: those of the tokens to compute logits for, ascending; all by default.
         """
         places = slice(past.read, past.read + input_ids.shape[1])
+        tokens = past.tokens(places)
         self.rotary.context_length = past.context_length
         self.rotary.key_position_ids = past.position_ids[:, : places.stop]
-        logits = self.llm(
-            input_ids=input_ids,
-            position_ids=past.position_ids[:, places],
-            attention_mask=past.mask(places),
-            past_key_values=past.cache,
-            use_cache=True,
-            logits_to_keep=0 if scored is None else scored,
-        ).logits
+        with masks_for(tokens._replace(everywhere=False)):
+            logits = self.llm(
+                input_ids=input_ids,
+                position_ids=past.position_ids[:, places],
+                attention_mask=torch.ones_like(past.position_ids[:, : places.stop]),
+                past_key_values=past.cache,
+                use_cache=True,
+                logits_to_keep=0 if scored is None else scored,
+            ).logits
         self.rotary.key_position_ids = None
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def decoder_of(llm: PreTrainedModel) -> nn.Module:
+    """The part of a model that makes hidden states, in which its layers are.
+
+    Raises:
+        UserError: it has no layers where decoders of the LLaMA family have them.
+    """
+    for decoder in (llm.base_model, getattr(llm, "model", None)):
+        if isinstance(decoder, nn.Module) and isinstance(getattr(decoder, "layers", None), nn.ModuleList):
+            return decoder
+    raise UserError(
+        f"{type(llm).__name__} has no `layers`, as decoders of the LLaMA family have: lit_pi cannot extend it"
+    )

@@ -5,6 +5,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import DynamicCache
 
+from lit_pi.models.attention.masks import Tokens
+
 
 class Past:
     """Keys and values of every token read, where the tokens stand, and which of them are padding.
@@ -23,7 +25,7 @@ class Past:
     """
 
     def __init__(self, lengths: Int[Tensor, " batch"], columns: int, new: int, context_length: int) -> None:
-        # Without the config, whose sliding windows lit_pi does not attend by.
+        # Without the config, by whose windows the cache would forget: padding is no part of a window.
         self.cache = DynamicCache()
         self.context_length = context_length
         lengths = lengths[:, None]
@@ -38,11 +40,10 @@ class Past:
         """Tokens read so far, with padding."""
         return int(self.cache.get_seq_length())
 
-    def mask(self, places: slice) -> Bool[Tensor, "batch 1 queries keys"] | None:
-        """The tokens that those at `places` see, or None where the kernels' own causal attention is exact."""
-        queries = places.stop - places.start
-        if places.start == 0 or (queries == 1 and not self._padded):
-            return None
-        real = self._real[:, None, None, : places.stop]
-        causal = torch.ones(queries, places.stop, dtype=torch.bool, device=real.device).tril(places.start)
-        return real & causal
+    def tokens(self, places: slice) -> Tokens:
+        """The tokens up to the last of those at `places`, of which these are read now."""
+        if places.start == 0 or not self._padded:
+            return Tokens()
+        real = self._real[:, : places.stop]
+        # Padding sees only itself, and a window counts the tokens of the row alone.
+        return Tokens(document_ids=real.int() - 1, places=self.position_ids[:, : places.stop])

@@ -17,6 +17,7 @@ from lit_pi.batches import IGNORE, TrainingBatch
 from lit_pi.datamodules import LongContextData
 from lit_pi.errors import UserError
 from lit_pi.models import LanguageModel
+from lit_pi.models.attention.packages import FLASH_ATTN
 from lit_pi.models.attention.sequence_split import has_ring
 from lit_pi.models.layers.compilation import compiles
 from lit_pi.models.layers.layer_forward import CheckpointingMode
@@ -225,8 +226,9 @@ class Tracer:
 
     def _batch(self, seq: int) -> TrainingBatch:
         ids = torch.zeros(self._data.batch_size, seq, dtype=torch.long)
-        # FlexAttention isolates documents without a matrix of all pairs of tokens.
-        matrix = self._data.packing == "packed" and not self.model.isolates_by_blocks(self._device)
+        # FlexAttention and FlashAttention's packages isolate documents without a matrix of all pairs of tokens.
+        by_matrix = self._module.attention != FLASH_ATTN and not self.model.isolates_by_blocks(self._device)
+        matrix = self._data.packing == "packed" and by_matrix
         return TrainingBatch(ids, ids.clone(), ids.clone(), ids.clone() if matrix else None)
 
 

@@ -59,7 +59,7 @@ class PlanningTrainer(Trainer):
             if climbs:
                 trace = settle(tracer, trace, memory, checkpointing.memory_gib)
         tokens = datamodule.batch_size * ceil(datamodule.context_length / tracer.context_ranks)
-        config, head_dim = tracer.model.llm.config, tracer.model.rope.head_dim
+        config, head_dim = tracer.model.llm.config, tracer.model.head_dim
         plan = Plan(
             context_length=datamodule.context_length,
             tokens=tokens,

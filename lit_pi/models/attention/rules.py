@@ -5,11 +5,14 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.models.llama.modeling_llama import repeat_kv, rotate_half
 
+from lit_pi.errors import UserError
+from lit_pi.models.attention.masks import make_mask
 from lit_pi.models.attention.sequence_split import SequenceSplit
 from lit_pi.models.rotary import RotaryEmbedding
+from lit_pi.models.sources.provenance import head_dim_of
 
 RULE_ATTENTION = "lit_pi_rule"
 """Name of the attention under which models with a rule run."""
@@ -82,6 +85,34 @@ def rule_scores(
     return scores
 
 
+def check_rule(llm: PreTrainedModel, rotary: RotaryEmbedding) -> None:
+    """Check that attention can follow a rule in this model.
+
+    Raises:
+        UserError: it does not rotate queries and keys as LLaMA does.
+    """
+    if reason := unlike_llama(llm, rotary):
+        raise UserError(
+            f"{type(rotary.position).__name__} has an attention rule, which lit_pi computes as in LLaMA, and this "
+            f"{llm.config.model_type} model {reason}: choose a strategy without a rule"
+        )
+
+
+def unlike_llama(llm: PreTrainedModel, rotary: RotaryEmbedding) -> str | None:
+    """In which way a model rotates queries and keys or scores them otherwise than LLaMA does, if in any."""
+    config = llm.config
+    head_dim = head_dim_of(config)
+    reasons = {
+        "rotates by kind of layer": bool(rotary.rope.kinds) or len(rotary.rotations.distinct) > 1,
+        "rotates pairs of neighbours": rotary.layout != "halves",
+        f"rotates {rotary.rope.head_dim} of {head_dim} dimensions": rotary.rope.head_dim != head_dim,
+        "caps its scores": getattr(config, "attn_logit_softcapping", None) is not None,
+        "has attention sinks": any(name.endswith("sinks") for name, _ in llm.named_parameters()),
+        "has layers without positions": 0 in (getattr(config, "no_rope_layers", None) or []),
+    }
+    return next((reason for reason, applies in reasons.items() if applies), None)
+
+
 def install_rule(llm: PreTrainedModel, rotary: RotaryEmbedding, attention: str = RULE_ATTENTION) -> None:
     """Make the model's attention follow the rule of the rotary embedding's strategy.
 
@@ -113,3 +144,4 @@ def _allowed(
 
 
 AttentionInterface.register(RULE_ATTENTION, rule_attention)
+AttentionMaskInterface.register(RULE_ATTENTION, make_mask)

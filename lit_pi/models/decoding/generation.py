@@ -11,7 +11,6 @@ from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 from lit_pi.batches import Decoding, Generated, GenerationBatch
 from lit_pi.models.language_model import LanguageModel
 from lit_pi.models.past import Past
-from lit_pi.positions import prefix_agrees
 
 
 @torch.no_grad()
@@ -40,7 +39,7 @@ def generate(model: LanguageModel, batch: GenerationBatch, anyone: Callable[[boo
 
 def _groups(model: LanguageModel, context_lengths: list[int]) -> list[list[int]]:
     """Rows whose positions have the same angles."""
-    if prefix_agrees(model.position, model.rope, context_lengths):
+    if model.rotations.prefix_agrees(context_lengths):
         return [list(range(len(context_lengths)))]
     groups = defaultdict(list)
     for row, length in enumerate(context_lengths):

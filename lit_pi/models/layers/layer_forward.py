@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
+from lit_pi.models.attention.masks import Lengths
+from lit_pi.models.attention.packages import OPERATION
 from lit_pi.models.layers.compilation import run_compiled
 from lit_pi.models.layers.family import LLAMA_FAMILY
 from lit_pi.models.layers.last_layer import last_layer
@@ -26,6 +28,7 @@ ATTENTION_KERNELS: list[Any] = [
     torch.ops.aten._scaled_dot_product_efficient_attention.default,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
     torch.ops.higher_order.flex_attention,
+    OPERATION,
 ]
 """Operations whose results `attention_saved` keeps; other attention runs again with the rest of its layer."""
 
@@ -104,10 +107,11 @@ class LayerForward:
 
     def _prunable(self, hidden_states: Tensor, kwargs: dict[str, Any]) -> bool:
         assert self.scored is not None
+        mask = kwargs.get("attention_mask")
         return (
             isinstance(self._layer, LLAMA_FAMILY)
             and self._rotary.position.attention_rule is None
-            and kwargs.get("attention_mask") is None
+            and (mask is None or (isinstance(mask, Lengths) and mask.hides_only_what_follows(len(hidden_states))))
             and len(self.scored) <= PRUNED_SHARE * hidden_states.shape[1]
         )
 

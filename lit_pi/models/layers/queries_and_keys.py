@@ -35,7 +35,7 @@ def watched(model: LanguageModel, watcher: Watcher) -> Iterator[None]:
 
 
 @contextmanager
-def rotated_keys(model: LanguageModel) -> Iterator[list[Float[Tensor, "batch kv_heads keys head_dim"]]]:
+def attended_keys(model: LanguageModel) -> Iterator[list[Float[Tensor, "batch kv_heads keys head_dim"]]]:
     """Collect the keys that attention gets, layer after layer; under an attention rule they are not rotated yet."""
     name, keys = model.llm.config._attn_implementation, []
     attention = ALL_ATTENTION_FUNCTIONS[name]

@@ -22,7 +22,7 @@ class Flop:
         matrices = [module.weight for module in model.llm.modules() if isinstance(module, nn.Linear)]
         self.per_token = sum(weight.numel() * (6 if weight.requires_grad else 4) for weight in matrices)
         heads = model.llm.config.num_attention_heads
-        self.per_seen_key = 12 * len(model.decoder_layers) * heads * model.rope.head_dim
+        self.per_seen_key = 12 * len(model.decoder_layers) * heads * model.head_dim
 
     def step(self, tokens: int, seen_keys: int) -> int:
         """Count the operations of a step over so many tokens.

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from lit_pi.errors import UserError
 from lit_pi.models.language_model import LanguageModel
+from lit_pi.models.sources.fitted import compared
 
 ATTENTION_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
@@ -74,11 +75,11 @@ class LoRA:
         """
         adapted = self._adapt(llm)
         parameters = llm.named_parameters(remove_duplicate=False)
-        trained = {name: parameter.shape for name, parameter in parameters if parameter.requires_grad}
-        if trained != {name: tensor.shape for name, tensor in weights.items()}:
+        trained = {name: parameter for name, parameter in parameters if parameter.requires_grad}
+        if misfits := compared(weights, trained):
             raise UserError(
-                f"the adapter does not fit {type(llm).__name__} of {llm.num_parameters():,} parameters: its base model "
-                "was replaced by one of another architecture"
+                f"the adapter does not fit {type(llm).__name__} of {llm.num_parameters():,} parameters ({misfits}): "
+                "its base model was replaced by one of another architecture, or its checkpoint is not whole"
             )
         llm.load_state_dict(weights, strict=False)
         adapted.merge_and_unload(safe_merge=True)

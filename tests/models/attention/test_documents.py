@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from strategies import STRATEGIES
+from strategies import IN_MODELS
 from torch._dynamo.testing import CompileCounter
 from torch.nn.attention.flex_attention import BlockMask, create_mask, flex_attention
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
@@ -13,9 +13,10 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 from lit_pi.errors import UserError
 from lit_pi.models import LanguageModel
 from lit_pi.models import language_model as language_model_module
-from lit_pi.models.attention import documents as attention
-from lit_pi.models.attention.documents import ATTENTION, blocks_are_fastest, document_mask
-from lit_pi.models.attention.kernels import check_kernel, kernel_in_use, use_kernel
+from lit_pi.models.attention import attend as attention
+from lit_pi.models.attention.attend import ATTENTION
+from lit_pi.models.attention.kernels import blocks_are_fastest, check_kernel, kernel_in_use, use_kernel
+from lit_pi.models.attention.masks import Tokens, make_mask, masks_for
 from lit_pi.positions import Extrapolate, PositionStrategy, Rope, SelfExtend
 
 LENGTHS = [[5, 130, 1, 64], [200]]
@@ -46,6 +47,13 @@ def packed(lengths: list[list[int]]) -> dict[str, torch.Tensor]:
         "position_ids": torch.stack([torch.cat([torch.arange(length) for length in row]) for row in lengths]),
         "document_ids": torch.stack([torch.repeat_interleave(torch.tensor(row)) for row in lengths]),
     }
+
+
+def document_mask(ids: torch.Tensor, blocks: bool) -> Any:
+    """The mask of layers that see all of their document."""
+    rows, seq = ids.shape
+    with masks_for(Tokens("blocks" if blocks else "matrix", ids)):
+        return make_mask(batch_size=rows, q_length=seq, kv_length=seq, device=ids.device)
 
 
 def alone(model: LanguageModel) -> torch.Tensor:
@@ -85,7 +93,7 @@ def test_documents_in_blocks_are_scored_as_if_alone(head_dim: int, kv_heads: int
         torch.testing.assert_close(model(**packed(LENGTHS)), alone(model), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("position", STRATEGIES.values(), ids=STRATEGIES)
+@pytest.mark.parametrize("position", IN_MODELS.values(), ids=IN_MODELS)
 def test_every_strategy_keeps_documents_apart(position: PositionStrategy) -> None:
     model = language_model(position)
     with torch.no_grad():
@@ -154,7 +162,7 @@ def test_a_compiled_block_mask_is_one_graph_whatever_the_documents(monkeypatch: 
     torch._dynamo.reset()
     counter = CompileCounter()
     monkeypatch.setattr(
-        "lit_pi.models.attention.documents._on",
+        "lit_pi.models.attention.masks.compiled_on",
         lambda _, create: torch.compile(create, backend=counter, fullgraph=True),
     )
     for lengths in (LENGTHS, [[200], [7, 193]], [[50] * 4, [100] * 2]):
@@ -184,11 +192,11 @@ def test_a_kernel_asked_for_is_used_or_refused() -> None:
     with pytest.raises(UserError, match=r"model.attention is cudnn, a kernel for GPUs, and the model is on cpu"):
         use_kernel("cudnn", torch.device("cpu"))
     check_kernel("cudnn", "cudnn_attention")
-    check_kernel("flash_attention_4", "flash_attention")
+    check_kernel("flash_attention_3", "flash_attention")
     with pytest.raises(UserError, match=r"model.attention is flash, and torch picks math for this model's heads"):
         check_kernel("flash", "math")
 
 
 def test_a_package_that_is_not_there_is_named() -> None:
-    with pytest.raises(UserError, match=r"flash_attention_4, and its package cannot be imported .*: install it"):
-        use_kernel("flash_attention_4", torch.device("cuda"))
+    with pytest.raises(UserError, match=r"flash_attention_3, and its package cannot be imported .*: install it"):
+        use_kernel("flash_attention_3", torch.device("cuda"))

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, Qw
 
 from lit_pi.models import LanguageModel
 from lit_pi.models.attention import rules as rule_attention
-from lit_pi.models.attention.documents import ATTENTION
+from lit_pi.models.attention.attend import ATTENTION
 from lit_pi.models.decoding.generation import generate
 from lit_pi.models.past import Past
 from lit_pi.positions import (

@@ -3,11 +3,11 @@
 import pytest
 import torch
 from family import CONFIGS
-from strategies import STRATEGIES
+from strategies import IN_MODELS
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from lit_pi.models import LanguageModel
-from lit_pi.models.attention.documents import ATTENTION
+from lit_pi.models.attention.attend import ATTENTION
 from lit_pi.models.layers import compilation
 from lit_pi.positions import Extrapolate, PositionStrategy, Rope
 
@@ -32,7 +32,7 @@ def test_scores_are_those_of_all_positions(config: PreTrainedConfig) -> None:
     torch.testing.assert_close(pruned, whole, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("position", STRATEGIES.values(), ids=STRATEGIES)
+@pytest.mark.parametrize("position", IN_MODELS.values(), ids=IN_MODELS)
 def test_under_every_strategy(position: PositionStrategy) -> None:
     pruned, whole, _ = scores(CONFIGS[0], position)
     torch.testing.assert_close(pruned, whole, rtol=0, atol=1e-10)

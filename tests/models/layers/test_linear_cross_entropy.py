@@ -6,13 +6,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AutoModelForCausalLM, CohereConfig, LlamaConfig
+from transformers import (
+    AutoModelForCausalLM,
+    CohereConfig,
+    Gemma2Config,
+    GraniteConfig,
+    LlamaConfig,
+    PreTrainedConfig,
+)
 
 from lit_pi.batches import IGNORE
 from lit_pi.errors import UserError
 from lit_pi.models import LanguageModel
 from lit_pi.models.layers import linear_cross_entropy
 from lit_pi.models.layers.linear_cross_entropy import linear_cross_entropy as chunked
+from lit_pi.models.layers.logits import Logits, LogitScale, logit_scale
 from lit_pi.positions import Extrapolate, Rope
 
 VOCAB, HIDDEN = 97, 16
@@ -37,12 +45,17 @@ def drawn(seq: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, tor
 
 
 @pytest.mark.parametrize("seq", [5, POSITIONS // 2, POSITIONS + 3])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
-def test_values_ranks_and_gradients_are_those_of_all_logits(seq: int, dtype: torch.dtype, tolerance: float) -> None:
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.float64, 1e-12)])
+@pytest.mark.parametrize(("scale", "cap"), [(1.0, None), (0.25, 3.0)])
+def test_values_ranks_and_gradients_are_those_of_all_logits(
+    seq: int, dtype: torch.dtype, tolerance: float, scale: float, cap: float | None
+) -> None:
     hidden, weight, targets, upstream = drawn(seq, dtype)
-    ours, theirs = ([part.clone().requires_grad_() for part in (hidden, weight)] for _ in range(2))
-    token_nll, rank = chunked(*ours, targets, ranked=True)
-    logits = theirs[0] @ theirs[1].mT
+    bias = torch.linspace(-1, 1, VOCAB, dtype=dtype)
+    ours, theirs = ([part.clone().requires_grad_() for part in (hidden, weight, bias)] for _ in range(2))
+    token_nll, rank = chunked(ours[0], Logits(ours[1], ours[2], scale, cap), targets, ranked=True)
+    logits = (theirs[0] @ theirs[1].mT + theirs[2]) * scale
+    logits = logits if cap is None else cap * torch.tanh(logits / cap)
     expected = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
     for found, wanted in ((token_nll, ours), (expected, theirs)):
         (found * upstream).sum().backward(inputs=wanted)
@@ -57,11 +70,11 @@ def test_chunks_in_bfloat16_add_up_in_float32(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(linear_cross_entropy, "LOGITS", 16 * VOCAB)
     hidden, weight, targets, _ = drawn(4096, torch.bfloat16)
     exact = [part.double().requires_grad_() for part in (hidden, weight)]
-    chunked(*exact, targets)[0].mean().backward()
+    chunked(exact[0], Logits(exact[1]), targets)[0].mean().backward()
     for mixed in (False, True):
         parts = [(part.float() if mixed else part.clone()).requires_grad_() for part in (hidden, weight)]
         with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
-            token_nll, _ = chunked(*parts, targets)
+            token_nll, _ = chunked(parts[0], Logits(parts[1]), targets)
             token_nll.mean().backward()
         assert token_nll.dtype == torch.float32
         for part, wanted in zip(parts, exact, strict=True):
@@ -72,7 +85,7 @@ def test_chunks_in_bfloat16_add_up_in_float32(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_frozen_output_layer_costs_no_gradient() -> None:
     hidden, weight, targets, _ = drawn(5, torch.float32)
-    chunked(hidden.requires_grad_(), weight, targets)[0].sum().backward()
+    chunked(hidden.requires_grad_(), Logits(weight), targets)[0].sum().backward()
     assert hidden.grad is not None and weight.grad is None
 
 
@@ -111,10 +124,34 @@ def test_the_models_logits_are_never_all_in_memory(tied: bool, monkeypatch: pyte
         torch.testing.assert_close(parameter.grad, expected[name], rtol=0, atol=1e-6)
 
 
-def test_a_model_with_logits_of_its_own_is_refused() -> None:
-    config = CohereConfig(
-        vocab_size=97, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
-    )
-    llm = AutoModelForCausalLM.from_config(config)
-    with pytest.raises(UserError, match=r"CohereForCausalLM makes its logits in a way of its own \(logit_scale\)"):
-        LanguageModel(llm, Extrapolate(), Rope(8, 1e4, 2048))
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (CohereConfig(logit_scale=0.0625), LogitScale(0.0625)),
+        (GraniteConfig(logits_scaling=8.0), LogitScale(0.125)),
+        (Gemma2Config(final_logit_softcapping=30.0), LogitScale(1.0, 30.0)),
+        (LlamaConfig(), LogitScale()),
+    ],
+    ids=lambda value: getattr(value, "model_type", ""),
+)
+def test_what_follows_the_output_layer_is_found_by_asking_the_model(
+    config: PreTrainedConfig, expected: LogitScale
+) -> None:
+    with torch.device("meta"):
+        llm = AutoModelForCausalLM.from_config(config)
+    assert logit_scale(llm) == expected
+
+
+def test_logits_of_another_form_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with torch.device("meta"):
+        llm = AutoModelForCausalLM.from_config(LlamaConfig())
+    own = type(llm).forward
+
+    def squared(*args: Any, **kwargs: Any) -> Any:
+        output = own(*args, **kwargs)
+        output.logits = output.logits**2
+        return output
+
+    monkeypatch.setattr(type(llm), "forward", squared)
+    with pytest.raises(UserError, match="LlamaForCausalLM makes its logits in a way of its own, and not by a matrix"):
+        logit_scale(llm)
