@@ -7,14 +7,16 @@ import torch
 from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
-from lit_pi.data.tokenizer import load_tokenizer
+from lit_pi.data.model_tokenizer import choose_tokenizer
 from lit_pi.errors import UserError
 from lit_pi.export.model_card import Exported
 from lit_pi.export.origin import Origin
 from lit_pi.export.verification import Verified, verify
 from lit_pi.export.writing import write_files, write_verified
 from lit_pi.models import LanguageModel, Pretrained
+from lit_pi.models.equality.checks import check_kind
 from lit_pi.models.fingerprint import rotates_as
+from lit_pi.models.sources.own_tokenizer import FIT
 from lit_pi.positions import FromConfig, PositionStrategy
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -37,16 +39,16 @@ def export(
     and long positions must be the model's own. Otherwise nothing is left.
 
     Args:
-        checkpoint: the run directory of a `fit`, one of its checkpoints, a directory in Hugging Face format, or an id
-            on the hub.
+        checkpoint: the run directory of a `fit`, one of its checkpoints, a directory in Hugging Face format, a GGUF
+            file, or an id on the hub.
         output: directory to write, which must not exist yet.
         position: the strategy that turns token positions into rotary angles; by default the one that the checkpoint
             was trained with, or that the directory's config says.
         original_context: tokens of context in pre-training, needed where the model's config does not say.
         target_context: tokens of context the model is for (`max_position_embeddings`); by default what the strategy
             is made for, or what the run trained at where it does not say.
-        tokenizer: `bytes`, a directory in Hugging Face format, or an id on the hub; the run's or the directory's own
-            by default.
+        tokenizer: `bytes`, a directory in Hugging Face format, a GGUF file, or an id on the hub; the model's own by
+            default.
         dtype: dtype of the exported weights; by default the one they have.
         max_shard_size: largest size of a file of weights, for example `5GB`.
         check: a directory that was exported before, to be checked; nothing is written.
@@ -89,26 +91,32 @@ def _write(
         llm, rope = Pretrained(origin.model, original_context).build(keep_dtype=True)
     if dtype is not None:
         llm.to(getattr(torch, dtype))
+    check_kind(llm.config, position)
     model = LanguageModel(llm, position or origin.position or FromConfig(), rope).eval()
     _say_what_rotates(origin, model)
     target_context = target_context or origin.context_of(model.position, rope)
-    loaded = _tokenizer(tokenizer or origin.tokenizer)
+    loaded = _tokenizer(tokenizer, origin)
     return write_files(model, loaded, directory, origin, target_context, max_shard_size)
 
 
 def _say_what_rotates(origin: Origin, model: LanguageModel) -> None:
-    if origin.fingerprint is not None and not rotates_as(origin.fingerprint, model.position, model.rope):
+    if origin.fingerprint is not None and not rotates_as(origin.fingerprint, model.rotations):
         print(
             f"The checkpoint was trained with {origin.trained_with}, and is exported with {model.position.describe()}: "
             "other rotations"
         )
 
 
-def _tokenizer(name: str | None) -> PreTrainedTokenizerFast | None:
-    if name is None:
+def _tokenizer(asked: str | None, origin: Origin) -> PreTrainedTokenizerFast | None:
+    if asked is None and origin.tokenizer["name"] is None:
+        if origin.step is not None:
+            raise UserError(
+                f"{origin.model} does not say which tokenizer it was trained with, and there is no {FIT} of its run: "
+                "name the tokenizer in `tokenizer`"
+            )
         print("There is no tokenizer to export: name one in `tokenizer` if the directory needs it")
         return None
-    return load_tokenizer(name)
+    return choose_tokenizer(asked, origin.tokenizer)
 
 
 def _said(verified: Verified) -> str:

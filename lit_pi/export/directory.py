@@ -1,14 +1,18 @@
 """An extended model in the files of a Hugging Face directory."""
 
+import copy
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedConfig, PreTrainedTokenizerFast
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
 from lit_pi.errors import UserError
 from lit_pi.models import LanguageModel
 from lit_pi.models.sources.provenance import KEY, config_in_effect
+from lit_pi.positions import FULL_ATTENTION
+from lit_pi.positions.by_layer import is_by_kind
 
 CONFIG = "config.json"
 
@@ -33,27 +37,55 @@ def write_model(
     config = config_in_effect(model.llm.config, model.position, model.rope, target_context)
     if refusal := getattr(config, KEY).get("refusal"):
         raise UserError(refusal)
-    _attend_everywhere(config)
-    if attention_factor := config.rope_parameters.get("attention_factor"):
-        # What vLLM calls it in `longrope`, where it otherwise takes one from the context lengths.
-        names = ("short_mscale", "long_mscale") if config.rope_parameters["rope_type"] == "longrope" else ()
-        config.rope_parameters = dict.fromkeys(names, attention_factor) | config.rope_parameters
+    rope_parameters = config.rope_parameters
+    for parameters in rope_parameters.values() if is_by_kind(rope_parameters) else [rope_parameters]:
+        if parameters and parameters["rope_type"] == "longrope" and "attention_factor" in parameters:
+            # What vLLM calls it, which otherwise takes one from the context lengths.
+            for name in ("short_mscale", "long_mscale"):
+                parameters.setdefault(name, parameters["attention_factor"])
     model.llm.save_pretrained(directory, max_shard_size=max_shard_size)
     # What transformers adds while it saves.
     config.architectures, config.dtype = model.llm.config.architectures, model.llm.config.dtype
-    content = json.loads(config.to_json_string()) | older_form(config.rope_parameters)
+    content = json.loads(config.to_json_string())
+    content |= older_form(content)
     (directory / CONFIG).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
     return config
 
 
-def older_form(rope_parameters: dict[str, Any]) -> dict[str, Any]:
-    """`rope_theta` and `rope_scaling`, which readers older than transformers 5 look for, of `rope_parameters`."""
+def older_form(content: Mapping[str, Any]) -> dict[str, Any]:
+    """`rope_theta`, `rope_scaling` and the like, which readers older than transformers 5 look for.
+
+    Of `rope_parameters` by kind of layer they are what transformers takes for the same, as it does in Gemma 3; none
+    where it takes them for something else, or does not know them.
+
+    Args:
+        content: the content of a config as a file has it, with the `rope_parameters` to say otherwise.
+    """
+    parameters = content["rope_parameters"]
+    if not is_by_kind(parameters):
+        return _older(parameters)
+    main, local = (parameters.get(kind) for kind in (FULL_ATTENTION, "sliding_attention"))
+    if main is None or local is None:
+        return {}
+    older = _older(main) | {"rope_local_base_freq": local["rope_theta"]}
+    newer = AutoConfig.for_model(content["model_type"])
+    fields = {name: value for name, value in content.items() if name not in ("rope_parameters", KEY)}
+    read = type(newer).from_dict(fields | copy.deepcopy(older)).rope_parameters
+    for each in read.values() if is_by_kind(read) else ():
+        each.pop("type", None)
+    return older if read == parameters else {}
+
+
+def _older(rope_parameters: Mapping[str, Any]) -> dict[str, Any]:
+    kind = rope_parameters["rope_type"]
     scaling = {name: value for name, value in rope_parameters.items() if name != "rope_theta"}
-    kind = scaling["rope_type"]
-    return {
+    found = {
         "rope_theta": rope_parameters["rope_theta"],
         "rope_scaling": None if kind == "default" else {**scaling, "type": kind},
     }
+    if kind != "proportional" and (part := rope_parameters.get("partial_rotary_factor")) is not None:
+        found["partial_rotary_factor"] = part
+    return found
 
 
 def use_tokenizer(model: LanguageModel, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -64,15 +96,3 @@ def use_tokenizer(model: LanguageModel, tokenizer: PreTrainedTokenizerFast) -> N
         return
     for settings in (llm.config, llm.generation_config):
         settings.bos_token_id, settings.eos_token_id = tokenizer.bos_token_id, end
-
-
-def _attend_everywhere(config: PreTrainedConfig) -> None:
-    """Switch off a sliding window shorter than the context: lit_pi's attention has none."""
-    window = getattr(config, "sliding_window", None)
-    if window is None or window >= config.max_position_embeddings:
-        return
-    config.sliding_window = None
-    if hasattr(config, "use_sliding_window"):
-        config.use_sliding_window = False
-    if getattr(config, "layer_types", None):
-        config.layer_types = ["full_attention"] * config.num_hidden_layers

@@ -1,6 +1,7 @@
 """The model card of an exported directory."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +11,8 @@ from huggingface_hub import ModelCard, ModelCardData
 from lit_pi import __version__
 from lit_pi.export.origin import Origin
 from lit_pi.export.verification import Verified
+from lit_pi.gguf_file import is_gguf
+from lit_pi.models.sources.provenance import rope_types
 from lit_pi.positions import Rope
 
 
@@ -60,19 +63,32 @@ def _positions(exported: Exported) -> str:
         ("", ""),
         [
             ("strategy", f"`{described(exported.position)}`"),
-            ("context of pre-training", f"{rope.original_context:,} tokens, rope_theta {rope.rope_theta:g}"),
+            ("context of pre-training", f"{rope.original_context:,} tokens, rope_theta {_thetas(rope)}"),
             ("context the model is for", f"{exported.target_context:,} tokens"),
-            ("in `config.json`", f"rope_type `{exported.rope_parameters['rope_type']}`"),
+            ("in `config.json`", _rope_types(exported.rope_parameters)),
             ("weights", exported.dtype),
         ],
     )
+
+
+def _thetas(rope: Rope) -> str:
+    """The base, or that of each kind of layer."""
+    if not rope.kinds:
+        return f"{rope.rope_theta:g}"
+    return ", ".join(f"{each.rope_theta:g} ({kind})" for kind, each in rope.kinds)
+
+
+def _rope_types(rope_parameters: dict[str, Any]) -> str:
+    """The `rope_type`, or that of each kind of layer."""
+    return ", ".join(f"rope_type `{name}`{kind and f' ({kind})'}" for kind, name in rope_types(rope_parameters).items())
 
 
 def _training(origin: Origin | None) -> str:
     if origin is None:
         return "The model was written from memory; what trained it is not known here."
     if origin.step is None:
-        return f"The weights are those of `{origin.path}`, unchanged."
+        how = "dequantised" if is_gguf(Path(origin.path)) else "unchanged"
+        return f"The weights are those of `{origin.path}`, {how}."
     fit = origin.fit
     if not fit:
         return f"{origin.step:,} steps; the run's configuration was not there when the model was exported."
@@ -84,7 +100,7 @@ def _training(origin: Origin | None) -> str:
         ("", ""),
         [
             ("base model", f"`{base}`"),
-            ("data", f"{corpus}, tokenizer `{data['tokenizer']}`"),
+            ("data", f"{corpus}, tokenizer `{origin.tokenizer['name']}`"),
             ("steps", f"{origin.step:,}"),
             ("sequences", f"{data['context_length']:,} tokens, {data['packing']}"),
         ],
@@ -122,8 +138,9 @@ def _use(name: str, exported: Exported) -> str:
         "",
         f"```console\n$ vllm serve {name} --max-model-len {exported.target_context}\n```",
     ]
-    if warning := _WARNINGS.get(exported.rope_parameters["rope_type"]):
-        lines += ["", warning]
+    for kind, warning in _WARNINGS.items():
+        if kind in rope_types(exported.rope_parameters).values():
+            lines += ["", warning]
     return "\n".join(lines)
 
 
@@ -150,12 +167,12 @@ def _verification(verified: Verified) -> str:
 
 def described(position: dict[str, Any]) -> str:
     """A strategy's description as a call, without what is not given."""
-    arguments = (
-        f"{key}={described(value) if isinstance(value, dict) else value}"
+    arguments = [
+        f"{key}{'=' if 'class' in position else ': '}{described(value) if isinstance(value, dict) else value}"
         for key, value in position.items()
         if key != "class" and value is not None
-    )
-    return f"{position['class']}({', '.join(arguments)})"
+    ]
+    return f"{position['class']}({', '.join(arguments)})" if "class" in position else f"{{{', '.join(arguments)}}}"
 
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -4,19 +4,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lit_pi import positions
 from lit_pi.errors import UserError
 from lit_pi.evaluations.records import FILE as RESULTS
 from lit_pi.evaluations.records import load_records
-from lit_pi.models.sources.checkpoint import newest_checkpoint, read_content
+from lit_pi.models import Pretrained
+from lit_pi.models.sources.checkpoint import is_checkpoint, newest_checkpoint, read_content
+from lit_pi.models.sources.own_tokenizer import fit_of
 from lit_pi.models.sources.provenance import KEY
-from lit_pi.models.sources.stored import is_sharded
 from lit_pi.positions import PositionStrategy, Rope
-
-FIT = "fit.yaml"
-"""File of a run directory: the configuration that `lit-pi fit` resolved."""
 
 
 class Origin:
@@ -34,41 +30,31 @@ class Origin:
         place = Path(path).expanduser()
         if (place / "checkpoints").is_dir():
             place = newest_checkpoint(place)
-        is_checkpoint = place.is_file() or is_sharded(place)
         self.model = str(place) if place.exists() else path
-        content = read_content(place) if is_checkpoint else None
+        content = read_content(place) if is_checkpoint(place) else None
         self.step: int | None = content["global_step"] if content else None
         self.fingerprint: dict[str, Any] | None = content[KEY].get("fingerprint") if content else None
         self.trained_with: dict[str, Any] | None = content[KEY]["config"][KEY]["position"] if content else None
-        self.run = place.parents[1] if is_checkpoint and (place.parents[1] / FIT).is_file() else None
+        self.run = place.absolute().parents[1] if content and fit_of(place) else None
 
     @cached_property
     def fit(self) -> dict[str, Any]:
         """The configuration of the `fit` that made the checkpoint; empty where it is not there."""
-        return yaml.safe_load((self.run / FIT).read_text()) if self.run is not None else {}
+        return fit_of(Path(self.model)) if self.run is not None else {}
 
     @property
     def position(self) -> PositionStrategy | None:
         """The strategy that the checkpoint was trained with."""
         return None if self.trained_with is None else rebuilt(self.trained_with)
 
-    @property
-    def tokenizer(self) -> str | None:
-        """Name of the tokenizer of the run or of the Hugging Face directory, where there is one.
+    @cached_property
+    def tokenizer(self) -> dict[str, Any]:
+        """Record of the tokenizer of the run, directory or file, as `ModelSource.tokenizer` gives it.
 
         Raises:
-            UserError: a checkpoint without its run directory does not say.
+            UserError: there is no model.
         """
-        if self.step is not None:
-            if not self.fit:
-                raise UserError(
-                    f"{self.model} does not say which tokenizer it was trained with, and there is no {FIT} of its run: "
-                    "name the tokenizer in `tokenizer`"
-                )
-            return self.fit["data"]["tokenizer"]
-        place = Path(self.model)
-        files = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
-        return self.model if not place.is_dir() or any((place / file).is_file() for file in files) else None
+        return Pretrained(self.model).tokenizer()
 
     def context_of(self, position: PositionStrategy, rope: Rope) -> int | None:
         """Tokens of context the run trained at, where that is longer than in pre-training and no strategy says it."""
@@ -106,7 +92,10 @@ def rebuilt(description: dict[str, Any]) -> PositionStrategy:
         raise UserError(
             f"the checkpoint was trained with {name}, which is not a strategy of lit_pi's own: name it in `position`"
         )
-    for key, value in arguments.items():
-        if isinstance(value, dict) and "class" in value:
-            arguments[key] = rebuilt(value)
-    return getattr(positions, name)(**arguments)
+    return getattr(positions, name)(**{key: _rebuilt(value) for key, value in arguments.items()})
+
+
+def _rebuilt(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return rebuilt(value) if "class" in value else {key: _rebuilt(each) for key, each in value.items()}

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 @torch.inference_mode()
 def main(directory: str, probes: str, output: str) -> None:
-    """Logits, cosine and sine at the probes, in float32, in the order of their context lengths."""
+    """Logits, and the model's phases, at the probes, in float32, in the order of their context lengths."""
     asked = np.load(probes)
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
     (rotary,) = [module for name, module in model.named_modules() if name.endswith("rotary_emb")]
@@ -28,13 +28,13 @@ def main(directory: str, probes: str, output: str) -> None:
             use_cache=False,
             logits_to_keep=asked[f"logits_{length}"].shape[1],
         ).logits
-        cos, sin = rotary(torch.empty(1), position_ids)
-        half = cos.shape[-1] // 2
-        found |= {
-            f"logits_{length}": logits.numpy(),
-            f"cos_{length}": cos[0, :, :half].numpy(),
-            f"sin_{length}": sin[0, :, :half].numpy(),
-        }
+        found[f"logits_{length}"] = logits.numpy()
+        for kind in asked["kinds"].tolist():
+            # By kind of layer where the model has several embeddings, and in whatever layout they are.
+            of_kind = {"layer_type": kind} if getattr(rotary, "layer_types", None) else {}
+            phases = rotary(torch.empty(1), position_ids, **of_kind)
+            parts = phases if isinstance(phases, tuple) else (phases,)
+            found |= {f"phases_{length}_{kind}_{number}": part.numpy() for number, part in enumerate(parts)}
     np.savez(output, **found)
 
 

@@ -20,12 +20,23 @@ from lit_pi.export import stock
 from lit_pi.export.directory import CONFIG, older_form
 from lit_pi.models import LanguageModel
 from lit_pi.models.fingerprint import differs, phases_of
+from lit_pi.models.rotary import plain_phases
+from lit_pi.models.sources.provenance import rope_types
 
 EXPECTED = "verification.npz"
 """File of an exported directory: probes, and what the lit_pi model made of them. Not safetensors, which are weights."""
 
 TOKENS, SCORED = 32, 4
 """Tokens of a probe, and how many of the last ones have their logits compared."""
+
+LONGEST_WINDOW = 1024
+"""Tokens of the longest window for which a probe has so many more; longer ones were proven when the model was built."""
+
+FIELDS = (
+    *("max_position_embeddings", "sliding_window", "use_sliding_window", "max_window_layers", "layer_types"),
+    *("attention_chunk_size", "no_rope_layers"),
+)
+"""Fields of a config that must stay as exported, because no probe of few tokens shows all that they say."""
 
 TOLERANCE, LONGROPE_TOLERANCE = 1e-5, 1e-3
 """Largest difference of a logit over the largest logit (at least 1): through transformers' own types, whose
@@ -56,35 +67,51 @@ def save_expectations(model: LanguageModel, directory: Path, target_context: int
         target_context: tokens of context that the model is for, the last positions of which are probed.
     """
     config = json.loads((directory / CONFIG).read_text())
-    original, llm = model.rope.original_context, model.llm
+    original, llm, rotations = model.rope.original_context, model.llm, model.rotations
+    rotation_of = dict(zip(rotations.kinds, (rotations.distinct[each] for each in rotations.of_layer), strict=True))
     # Ascending, because transformers' `dynamic` type does not shrink again.
     lengths = sorted({min(TOKENS, original), original, target_context})
     expected: dict[str, Any] = {
         "context_lengths": lengths,
-        "max_position_embeddings": config["max_position_embeddings"],
+        "kinds": list(rotation_of),
+        "layout": model.rotary.layout,
+        "fields": json.dumps({name: config[name] for name in FIELDS if name in config}),
     }
     generator = torch.Generator().manual_seed(0)
     for length in lengths:
-        positions = spread_positions(length)
+        # Enough tokens to show windows, once.
+        positions = spread_positions(length, TOKENS if length < lengths[-1] else TOKENS + _window(config))
         tokens = torch.randint(llm.config.vocab_size, (1, len(positions)), generator=generator)
         model.rotary.context_length = length
-        logits = llm(input_ids=tokens, position_ids=positions[None], use_cache=False, logits_to_keep=SCORED).logits
-        phases = phases_of(model.position, model.rope, positions, length)
+        logits = llm(
+            input_ids=tokens,
+            position_ids=positions[None],
+            attention_mask=torch.ones_like(tokens),
+            use_cache=False,
+            logits_to_keep=SCORED,
+        ).logits
         expected |= {
             f"tokens_{length}": tokens.numpy(),
             f"positions_{length}": positions[None].numpy(),
             f"logits_{length}": logits.numpy(),
-            f"cos_{length}": phases.cos.numpy(),
-            f"sin_{length}": phases.sin.numpy(),
         }
+        for kind, rotation in rotation_of.items():
+            phases = phases_of(*rotation, positions, length)
+            expected |= {f"{name}_{length}_{kind}": each.numpy() for name, each in phases._asdict().items()}
     np.savez(directory / EXPECTED, **expected)
 
 
-def spread_positions(context_length: int) -> Int[Tensor, " positions"]:
-    """At most `TOKENS` positions of a context: the first, ever sparser ones, and the last; tokens see all distances."""
-    if context_length <= TOKENS:
+def _window(config: Mapping[str, Any]) -> int:
+    """Tokens of the longest window or chunk that is probed beyond."""
+    windows = (config.get(name) for name in ("sliding_window", "attention_chunk_size"))
+    return max((window for window in windows if window and window <= LONGEST_WINDOW), default=0)
+
+
+def spread_positions(context_length: int, tokens: int = TOKENS) -> Int[Tensor, " positions"]:
+    """At most so many positions of a context: the first, ever sparser ones, and the last; tokens see all distances."""
+    if context_length <= tokens:
         return torch.arange(context_length)
-    spread = np.geomspace(1, context_length, TOKENS - SCORED - 1).round().astype(int) - 1
+    spread = np.geomspace(1, context_length, tokens - SCORED - 1).round().astype(int) - 1
     return torch.from_numpy(np.union1d(spread, np.arange(context_length - SCORED, context_length)))
 
 
@@ -98,18 +125,19 @@ def verify(directory: Path) -> Verified:
         raise UserError(f"{directory} is no directory that `lit-pi export` wrote: it has no {EXPECTED} or no {CONFIG}")
     config = json.loads((directory / CONFIG).read_text())
     expected = np.load(directory / EXPECTED)
-    _check_forms(directory, config, int(expected["max_position_embeddings"]))
+    if "kinds" not in expected:
+        raise UserError(f"{directory} was exported by an older lit_pi, whose {EXPECTED} says less: export it again")
+    _check_forms(directory, config, json.loads(str(expected["fields"])))
     found = _stock(directory)
-    tolerance = LONGROPE_TOLERANCE if config["rope_parameters"]["rope_type"] == "longrope" else TOLERANCE
+    tolerance = LONGROPE_TOLERANCE if "longrope" in rope_types(config["rope_parameters"]).values() else TOLERANCE
     lengths = expected["context_lengths"].tolist()
     difference = max(_compare(directory, length, expected, found, tolerance) for length in lengths)
     return Verified(lengths, difference, tolerance)
 
 
-def _check_forms(directory: Path, config: Mapping[str, Any], max_position_embeddings: int) -> None:
-    """Whether readers of each form of the config see the same."""
-    older = older_form(config["rope_parameters"])
-    for name, value in {**older, "max_position_embeddings": max_position_embeddings}.items():
+def _check_forms(directory: Path, config: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
+    """Whether readers of each form of the config see the same, and windows are those that were exported."""
+    for name, value in {**older_form(config), **fields}.items():
         if config.get(name) != value:
             raise UserError(
                 f"{directory / CONFIG} says {name} {json.dumps(config.get(name))}, and {json.dumps(value)} was "
@@ -141,13 +169,17 @@ def _compare(
         UserError: it, or one of the phases, is too large.
     """
     position_ids = torch.from_numpy(expected[f"positions_{length}"][0])
-    for name in ("cos", "sin"):
-        theirs, ours = (torch.from_numpy(side[f"{name}_{length}"]) for side in (found, expected))
-        if theirs.shape != ours.shape or differs(theirs, ours, position_ids):
-            raise UserError(
-                f"{directory} rotates otherwise than the model it was exported from: {name} differs within the first "
-                f"{length} positions; was its {CONFIG} edited? Export it again"
-            )
+    layout: Any = str(expected["layout"])
+    for kind in expected["kinds"].tolist():
+        parts = [torch.from_numpy(found[n]) for n in sorted(found) if n.startswith(f"phases_{length}_{kind}_")]
+        given = plain_phases(parts[0] if len(parts) == 1 else (parts[0], parts[1]), layout)
+        for name, theirs in zip(("cos", "sin"), given, strict=True):
+            theirs, ours = theirs[0], torch.from_numpy(expected[f"{name}_{length}_{kind}"])
+            if theirs.shape != ours.shape or differs(theirs, ours, position_ids):
+                raise UserError(
+                    f"{directory} rotates otherwise than the model it was exported from: {name} of {kind} differs "
+                    f"within the first {length} positions; was its {CONFIG} edited? Export it again"
+                )
     logits = expected[f"logits_{length}"]
     difference = float(np.abs(found[f"logits_{length}"] - logits).max() / max(1.0, float(np.abs(logits).max())))
     if not difference <= tolerance:

@@ -59,17 +59,15 @@ def write_files(
     Raises:
         UserError: transformers cannot express the strategy.
     """
-    llm, rope = model.llm, model.rope
+    llm, rotations = model.llm, model.rotations
     if tokenizer is not None:
         use_tokenizer(model, tokenizer)
     config = write_model(model, directory, target_context, max_shard_size)
-    if (window := getattr(llm.config, "sliding_window", None)) and config.sliding_window is None:
-        print(f"The model's sliding window of {window:,} tokens is left out: attention is full, as in lit_pi")
-    context = target_context or max(config.max_position_embeddings, model.position.target_context_of(rope))
+    context = target_context or max(config.max_position_embeddings, rotations.target_context)
     if tokenizer is not None:
         tokenizer.model_max_length = context
         tokenizer.save_pretrained(directory)
     stored = str(llm.dtype).removeprefix("torch.")
     with Console(stderr=True).status("Computing what transformers has to agree with"):
         save_expectations(model.float(), directory, context)
-    return Exported(origin, model.position.describe(), rope, context, config.rope_parameters, stored)
+    return Exported(origin, model.position.describe(), model.rope, context, config.rope_parameters, stored)

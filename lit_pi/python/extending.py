@@ -8,11 +8,20 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from lit_pi.errors import UserError
+from lit_pi.models.equality.checks import check_kind
 from lit_pi.models.extended_rotary import ExtendedRotary, install_extended, rotary_of
 from lit_pi.models.fingerprint import differs, phases_of, probed_positions
+from lit_pi.models.rotary import ask_stock, layout_of, measured, plain_phases, stock_rotary
 from lit_pi.models.sources.in_memory import check_model
-from lit_pi.models.sources.provenance import KEY, config_in_effect, put_in_effect, rope_of, rope_parameters_of
-from lit_pi.positions import PositionStrategy
+from lit_pi.models.sources.provenance import (
+    KEY,
+    config_in_effect,
+    layer_kinds,
+    put_in_effect,
+    rope_of,
+    rope_parameters_of,
+)
+from lit_pi.positions import PositionStrategy, Rope
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
@@ -49,8 +58,9 @@ def extend(
         UserError: it is no such model, or its original context is unknown.
     """
     check_model(model)
+    check_kind(model.config, position)
     before = rotary_of(model)
-    rope = rope_of(model.config, original_context) if before is None else before.rope
+    rope = _rope(model, original_context) if before is None else before.rope
     if before is not None and original_context not in (None, rope.original_context):
         raise UserError(
             f"the model was extended from {rope.original_context} tokens before, and original_context is "
@@ -66,6 +76,12 @@ def extend(
     if not position.prefix_consistent:
         vars(model)["generate"] = MethodType(_generate, model)
     return model
+
+
+def _rope(model: PreTrainedModel, original_context: int | None) -> Rope:
+    """The rotary embedding that a model of transformers was pre-trained with."""
+    stock, config = stock_rotary(model), model.config
+    return measured(rope_of(config, original_context), stock, config, layout_of(stock, config, layer_kinds(config)[0]))
 
 
 def _generate(
@@ -112,12 +128,14 @@ def _check_config(config: PreTrainedConfig, rotary: ExtendedRotary) -> None:
         )
     with torch.device("cpu"):
         stock: Any = rotary.stock(config)
-    for length, position_ids in probed_positions(rotary.position, rotary.rope).items():
-        found = stock(torch.empty(1), position_ids[None])
-        expected = phases_of(rotary.position, rotary.rope, position_ids, length)
-        for theirs, ours in zip(found, expected, strict=True):
-            own = theirs[0, :, : ours.shape[1]]
-            if own.shape != ours.shape or differs(own, ours, position_ids):
+    for length, position_ids in probed_positions(rotary.rotations).items():
+        for kind, of_layer in dict(zip(rotary.rotations.kinds, rotary.rotations.of_layer, strict=True)).items():
+            rotation = rotary.rotations.distinct[of_layer]
+            found = plain_phases(ask_stock(stock, position_ids[None], kind), rotary.layout)
+            expected = phases_of(*rotation, position_ids, length)
+            for theirs, ours in zip(found, expected, strict=True):
+                if theirs[0].shape == ours.shape and not differs(theirs[0], ours, position_ids):
+                    continue
                 raise UserError(
                     f"the model cannot be saved: it rotates by {name}, and its config was changed since and says "
                     f"something else at {length} tokens (rope_parameters {config.rope_parameters}, "

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from lit_pi.data.tokenizer import check_tokenizer, load_tokenizer
+from lit_pi.data.model_tokenizer import choose_tokenizer, say_what_is_missing
+from lit_pi.data.tokenizer import check_tokenizer
 from lit_pi.errors import UserError
 from lit_pi.export.origin import Origin
 from lit_pi.export.writing import write_files, write_verified
@@ -40,29 +41,31 @@ def load(
     """Load a model and its tokenizer; `model.to("cuda")` moves it as any model of transformers.
 
     Args:
-        path: a directory in Hugging Face format, the id of a model on the hub, or a run directory of `lit-pi fit` or
-            one of its checkpoints.
+        path: a directory in Hugging Face format, a `.gguf` file, the id of a model on the hub, or a run directory of
+            `lit-pi fit` or one of its checkpoints.
         position: how token positions become rotary angles (see `extend`); by default what the run was trained with,
             or what the directory's config says.
-        tokenizer: `bytes`, a directory, or an id on the hub; the run's or the directory's own by default.
+        tokenizer: `bytes`, a directory, a GGUF file, or an id on the hub; the model's own by default. Another one has
+            to be of the model's vocabulary.
         dtype: dtype of the weights; the one they are stored in by default.
         original_context: tokens of context of pre-training, where the model's config does not say.
 
     Raises:
-        UserError: nothing is there, it cannot be read, or it has no tokenizer.
+        UserError: nothing is there, it cannot be read, or it has no tokenizer, or not that one.
     """
     origin = Origin(str(path))
+    if tokenizer is None and origin.tokenizer["name"] is None:
+        raise UserError(f"there is no tokenizer in {path}: name one in `tokenizer`")
+    words = choose_tokenizer(tokenizer, origin.tokenizer)
+    say_what_is_missing(words)
     model, _ = Pretrained(origin.model, original_context).build(keep_dtype=True)
     # Built for lit_pi's own loops, which tell documents apart by themselves; transformers brings masks.
     model.set_attn_implementation("sdpa")
     if dtype is not None:
         model.to(dtype)  # type: ignore[arg-type]
-    name = tokenizer or origin.tokenizer
-    if name is None:
-        raise UserError(f"there is no tokenizer in {path}: name one in `tokenizer`")
     if (asked := position or origin.position) is not None:
         extend(model, asked, original_context=original_context)
-    return Loaded(model.eval(), load_tokenizer(name))
+    return Loaded(model.eval(), words)
 
 
 def save(

@@ -13,9 +13,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.connectors.accelerator_connector import _PRECISION_INPUT_STR
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from lit_pi.callbacks import Measurements, RopeGuard
+from lit_pi.callbacks import Measurements, RopeGuard, StockEquality
 from lit_pi.data.corpora.corpus import Corpus, Split
 from lit_pi.data.corpora.texts import Texts
+from lit_pi.data.model_tokenizer import check_belongs
 from lit_pi.data.tokenizer import check_tokenizer
 from lit_pi.datamodules import LongContextData
 from lit_pi.errors import UserError
@@ -168,6 +169,8 @@ def _record(
     """The record that a test of the model writes into `results.json`."""
     check_tokenizer(tokenizer)
     source = InMemory(model)
+    if (known := source.tokenizer()) is not None:
+        check_belongs(tokenizer, known)
     if model.dtype not in PRECISIONS:
         raise UserError(f"the model's weights are {model.dtype}: measure it in float32 or bfloat16")
     data = LongContextData(evaluations={name: evaluation})
@@ -179,7 +182,7 @@ def _record(
             accelerator=source.device.type,
             devices=[source.device.index or 0] if on_gpu else 1,
             precision=PRECISIONS[model.dtype],
-            callbacks=[RopeGuard(), Measurements(show=False), _LetGo()],
+            callbacks=[RopeGuard(), StockEquality(), Measurements(show=False), _LetGo()],
             default_root_dir=run,
             logger=False,
             enable_checkpointing=False,

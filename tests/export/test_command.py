@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from strategies import STRATEGIES
+from strategies import BY_LAYER, STRATEGIES
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, MistralConfig
+from windowed import windowed
 
 from lit_pi.cli import LitPiCLI
 from lit_pi.errors import UserError
@@ -170,6 +171,23 @@ def test_a_run_is_for_what_it_trained_at_in_the_dtype_it_has(tmp_path: Path, tin
 
 
 @pytest.mark.usefixtures("in_this_process")
+def test_positions_by_layer_stand_in_the_model_card(tmp_path: Path) -> None:
+    windowed("gemma3").save_pretrained(tmp_path / "given")
+    layers = "{full_attention: {class_path: YaRN, init_args: {scale: 4}}, others: Extrapolate}"
+    export(
+        f"--checkpoint={tmp_path / 'given'}", f"--output={tmp_path / 'out'}", "--position=ByLayer",
+        f"--position.layers={layers}",
+    )  # fmt: skip
+    card = (tmp_path / "out" / "README.md").read_text()
+    for said in (
+        "`ByLayer(layers={full_attention: YaRN(scale=4.0, ", "others: Extrapolate()})`",
+        "rope_theta 1e+06 (full_attention), 10000 (sliding_attention)",
+        "rope_type `yarn` (full_attention)", "rope_type `default` (sliding_attention)",
+    ):  # fmt: skip
+        assert said in card, said
+
+
+@pytest.mark.usefixtures("in_this_process")
 def test_a_directory_of_somebody_else_is_extended(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     config = MistralConfig(
         vocab_size=97, hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
@@ -180,8 +198,8 @@ def test_a_directory_of_somebody_else_is_extended(tmp_path: Path, capsys: pytest
            "--position.scale=4")  # fmt: skip
     said = capsys.readouterr().out
     assert "There is no tokenizer to export" in said
-    assert "sliding window of 32 tokens is left out" in said
-    assert AutoConfig.from_pretrained(tmp_path / "out").rope_parameters["factor"] == 4.0
+    config = AutoConfig.from_pretrained(tmp_path / "out")
+    assert (config.rope_parameters["factor"], config.sliding_window) == (4.0, 32)
     assert "/given`, unchanged." in (tmp_path / "out" / "README.md").read_text()
 
 
@@ -207,6 +225,13 @@ def test_a_checkpoint_says_enough_to_build_its_strategy_again(position: Position
     assert again.describe() == position.describe()
     rope = Rope(64, 10_000.0, 256)
     assert torch.equal(again.inv_freq(rope, 1024), position.inv_freq(rope, 1024))
+
+
+@pytest.mark.parametrize("position", BY_LAYER.values(), ids=BY_LAYER)
+def test_so_it_does_of_the_strategies_of_layers(position: PositionStrategy) -> None:
+    again = rebuilt(json.loads(json.dumps(position.describe())))
+    assert again.describe() == position.describe()
+    assert again.of_layer(0, "full_attention").describe() == position.of_layer(0, "full_attention").describe()
 
 
 def test_a_strategy_from_elsewhere_has_to_be_named() -> None:

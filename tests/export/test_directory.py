@@ -1,18 +1,35 @@
 """What is exported is what was trained: stock transformers computes the same from it, at every position."""
 
 import json
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from strategies import STRATEGIES
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM,
+    CohereConfig,
+    GlmConfig,
+    Llama4TextConfig,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
+from windowed import windowed
 
 from lit_pi.errors import UserError
-from lit_pi.export import write_model
+from lit_pi.export import stock, verification, write_model
+from lit_pi.export.verification import verify
+from lit_pi.export.writing import write_files
 from lit_pi.models import FromScratch, LanguageModel, Pretrained
-from lit_pi.positions import FromConfig, Interpolate, PositionStrategy
+from lit_pi.models.attention.attend import ATTENTION
+from lit_pi.models.sources.provenance import rope_of
+from lit_pi.positions import AdjustedBase, ByLayer, Extrapolate, FromConfig, Interpolate, PositionStrategy, YaRN
 
 # Weights large enough for attention to tell positions apart.
 TINY = {
@@ -123,19 +140,97 @@ def test_a_directory_comes_back_identical(architecture: type, kind: str, tmp_pat
     before, after = (json.loads((tmp_path / folder / "config.json").read_text()) for folder in ("given", "back"))
     for name in ("lit_pi", "rope_theta", "rope_scaling"):
         after.pop(name)
-    if architecture is MistralConfig:  # lit_pi attends to everything
-        assert before.pop("sliding_window") >= after.pop("sliding_window")
     assert after == before
 
 
-def test_a_sliding_window_that_lit_pi_does_not_have_is_not_promised(tmp_path: Path) -> None:
-    for architecture in (MistralConfig, Qwen2Config):
-        config = architecture(
-            **TINY, num_key_value_heads=1, head_dim=64, sliding_window=16, use_sliding_window=True, max_window_layers=0
-        )
-        assert config.sliding_window == 16
-        AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "given")
-        llm, rope = Pretrained(str(tmp_path / "given")).build()
-        model = LanguageModel(llm, FromConfig(), rope).eval()
-        write_model(model, tmp_path / architecture.__name__)
-        assert largest_difference(model, tmp_path / architecture.__name__, 200) <= 1e-5
+@pytest.mark.parametrize("position", [FromConfig(), Interpolate(scale=4)], ids=["config", "interpolate"])
+@pytest.mark.parametrize("architecture", [MistralConfig, Qwen2Config])
+def test_a_window_of_the_model_stays(architecture: type, position: PositionStrategy, tmp_path: Path) -> None:
+    fields = {"num_key_value_heads": 1, "head_dim": 64, "sliding_window": 16}
+    config = architecture(**TINY, **fields, use_sliding_window=True, max_window_layers=0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "given")
+    llm, rope = Pretrained(str(tmp_path / "given")).build()
+    model = LanguageModel(llm, position, rope).eval()
+    written = write_model(model, tmp_path / "out")
+    assert (written.sliding_window, getattr(written, "layer_types", None)) == (16, getattr(config, "layer_types", None))
+    assert largest_difference(model, tmp_path / "out", 200) <= 1e-5
+    content = json.loads((tmp_path / "out" / "config.json").read_text()) | {"use_sliding_window": False}
+    without = {name: value for name, value in content.items() if name != "layer_types"} | {"sliding_window": None}
+    (tmp_path / "out" / "config.json").write_text(json.dumps(without))
+    assert largest_difference(model, tmp_path / "out", 200) > 1e-2
+
+
+LAYOUTS: dict[str, tuple[type, dict[str, Any]]] = {
+    "pairs": (CohereConfig, {"num_key_value_heads": 1}),
+    "a part of pairs": (GlmConfig, {"num_key_value_heads": 1, "head_dim": 64, "partial_rotary_factor": 0.5}),
+    "complex": (
+        Llama4TextConfig,
+        {
+            "num_key_value_heads": 1, "head_dim": 64, "num_local_experts": 2, "intermediate_size_mlp": 64,
+            "attention_chunk_size": 48, "no_rope_layers": [1, 0], "moe_layers": [], "interleave_moe_layer_step": 1,
+        },
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_another_layout_of_the_phases_is_verified(layout: str, tmp_path: Path) -> None:
+    architecture, fields = LAYOUTS[layout]
+    torch.manual_seed(0)
+    llm = AutoModelForCausalLM.from_config(architecture(**TINY, **fields, pad_token_id=0))
+    content = verified_in(tmp_path, llm, Interpolate(scale=2))
+    tokens = torch.arange(1, 90)[None]
+    expected = AutoModelForCausalLM.from_pretrained(tmp_path).eval()(tokens).logits
+    content.pop("rope_parameters")
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    assert torch.equal(AutoModelForCausalLM.from_pretrained(tmp_path).eval()(tokens).logits, expected)
+
+
+def verified_in(directory: Path, llm: PreTrainedModel, position: PositionStrategy) -> dict[str, Any]:
+    """Written as `lit-pi export` does, and compared in this process; the config as written."""
+    llm.set_attn_implementation(ATTENTION)
+    model = LanguageModel(llm, position, rope_of(llm.config)).eval()
+    write_files(model, None, directory, None, None, "5GB")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verification.subprocess, "run", in_this_process)
+        assert verify(directory).difference <= 1e-5
+    return json.loads((directory / "config.json").read_text())
+
+
+def in_this_process(words: list, **_: Any) -> subprocess.CompletedProcess:
+    stock.main(*map(str, words[-3:]))
+    return subprocess.CompletedProcess(words, 0, "", "")
+
+
+BY_LAYER = ByLayer({"full_attention": YaRN(scale=4), "others": Extrapolate()})
+
+
+def test_readers_of_either_form_have_positions_by_kind_of_layer(tmp_path: Path) -> None:
+    """As transformers 4 has Gemma 3: one base and scaling where attention is full, another base under windows."""
+    content = verified_in(tmp_path, windowed("gemma3"), BY_LAYER)
+    assert (content["rope_theta"], content["rope_local_base_freq"]) == (1e6, 1e4)
+    assert content["rope_scaling"]["type"] == "yarn"
+    expected = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    content.pop("rope_parameters")
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    older = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    tokens = torch.arange(1, 201)[None]
+    assert torch.equal(older(tokens).logits, expected(tokens).logits)
+
+
+def test_the_older_form_is_left_out_where_it_cannot_say_it(tmp_path: Path) -> None:
+    for number, position in enumerate([Interpolate(scale=4), ByLayer({"others": AdjustedBase(1e5)})]):
+        content = verified_in(tmp_path / str(number), windowed("olmo3"), position)
+        assert not content.keys() & {"rope_theta", "rope_scaling", "rope_local_base_freq"}
+    theta = windowed("olmo3").config.default_theta
+    content = verified_in(tmp_path / "yarn", windowed("olmo3"), BY_LAYER)
+    assert (content["rope_theta"], content["rope_scaling"]["rope_type"]) == (theta, "yarn")
+
+
+@pytest.mark.parametrize("field", ["sliding_window", "layer_types"])
+def test_a_window_edited_by_hand_is_caught(field: str, tmp_path: Path) -> None:
+    content = verified_in(tmp_path, windowed("olmo3", sliding_window=5000), Extrapolate())
+    content[field] = {"sliding_window": 4096, "layer_types": ["full_attention"] * 4}[field]
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=f"says {field} "):
+        verify(tmp_path)
