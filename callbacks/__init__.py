@@ -12,6 +12,7 @@ from lit_pi.callbacks.measurements import Measurements
 from lit_pi.callbacks.predictions import Predictions
 from lit_pi.callbacks.progress_bar import LossProgressBar
 from lit_pi.callbacks.rope_guard import RopeGuard
+from lit_pi.callbacks.stock_equality import StockEquality
 from lit_pi.callbacks.throughput import Throughput
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "Measurements",
     "Predictions",
     "RopeGuard",
+    "StockEquality",
     "Throughput",
 ]

@@ -14,7 +14,7 @@ from lit_pi import theory
 from lit_pi.batches import ScoringBatch
 from lit_pi.errors import UserError
 from lit_pi.evaluations.records import add_record
-from lit_pi.models.attention.rules import rule_scores
+from lit_pi.models.attention.rules import rule_scores, unlike_llama
 from lit_pi.models.layers.queries_and_keys import watched
 from lit_pi.module import LitLlama
 
@@ -59,10 +59,10 @@ class AttentionBounds(Callback):
         self._longest = 0
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make sure that a rank sees whole sequences.
+        """Make sure that a rank sees whole sequences of a model that scores as LLaMA does.
 
         Raises:
-            UserError: sequences are split over ranks.
+            UserError: sequences are split over ranks, or the model is another one.
         """
         assert isinstance(pl_module, LitLlama) and pl_module.model is not None
         if pl_module.model.sequence_mesh is not None:
@@ -70,6 +70,8 @@ class AttentionBounds(Callback):
                 "attention bounds need all queries and keys of a layer at one place, and "
                 "trainer.strategy.context_parallel_size splits sequences over ranks: leave it out, or the callback"
             )
+        if reason := unlike_llama(pl_module.model.llm, pl_module.model.rotary):
+            raise UserError(f"attention bounds are those of LLaMA's attention, and the model {reason}: leave them out")
 
     def on_test_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: ScoringBatch, batch_idx: int, dataloader_idx: int = 0
@@ -98,8 +100,9 @@ class AttentionBounds(Callback):
         if not (self._layers and trainer.is_global_zero):
             return
         assert isinstance(pl_module, LitLlama)
-        inv_freq = pl_module.position.inv_freq(pl_module.rope, self._longest)
-        unseen = theory.unseen_frequencies(inv_freq, pl_module.rope, self._longest).nonzero()[:, 0].tolist()
+        ((position, rope),) = pl_module.rotations.distinct
+        inv_freq = position.inv_freq(rope, self._longest)
+        unseen = theory.unseen_frequencies(inv_freq, rope, self._longest).nonzero()[:, 0].tolist()
         layers = [self._layers[number]._asdict() for number in sorted(self._layers)]
         record = {
             "kind": "attention_bounds",
@@ -136,7 +139,8 @@ class AttentionBounds(Callback):
         bound = theory.interpolation_bound(h, places, pre_trained)
 
         positions = torch.arange(seq, device=device)[None]
-        scores = rule_scores(module.rotary, queries[None], keys[None], rows[None], positions)[0].abs() * scale
+        assert module.model is not None
+        scores = rule_scores(module.model.rotary, queries[None], keys[None], rows[None], positions)[0].abs() * scale
         distance = rows[:, None] - positions
         return LayerBounds(
             interpolation_error=float(error.max()),

@@ -149,7 +149,9 @@ def _asleep(moved: Bool[Tensor, "batch seq"], own: Bool[Tensor, "batch seq"], pl
 
 
 def _positions_matter(module: LitLlama, batch: TrainingBatch, positions: Int[Tensor, "batch seq"]) -> bool:
-    """Whether the strategy's angles differ."""
+    """Whether the angles of a layer differ."""
     length = module.train_positions.context_length(positions.shape[1])
-    angles = (module.position.angles(places, module.rope, length) for places in (batch.position_ids, positions))
-    return not torch.equal(*angles)
+    return not all(
+        torch.equal(position.angles(batch.position_ids, rope, length), position.angles(positions, rope, length))
+        for position, rope in module.rotations.distinct
+    )

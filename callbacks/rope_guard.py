@@ -8,15 +8,19 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_pi.callbacks.probing import without_trace
 from lit_pi.errors import UserError
-from lit_pi.models.fingerprint import Phases, phases_of, probed_positions, rotates_as
-from lit_pi.models.layers.queries_and_keys import rotated_keys
-from lit_pi.models.past import Past
-from lit_pi.models.sources.provenance import KEY
+from lit_pi.models.attention.attend import ATTENTION
+from lit_pi.models.equality.stock import as_stock
+from lit_pi.models.fingerprint import phases_of, probed_positions, rotates_as
+from lit_pi.models.language_model import LanguageModel
+from lit_pi.models.layers.queries_and_keys import attended_keys
+from lit_pi.models.rotary import Layout, in_layout, plain_phases
+from lit_pi.models.sources.provenance import KEY, layer_kinds
 from lit_pi.module import LitLlama
+from lit_pi.positions import LayerRotations, Rotation
 
 PHASE_TOLERANCE = 1e-4
 """Largest difference of cosine and sine in float32 between devices; bfloat16 on their way costs 2e-3 and more."""
@@ -25,6 +29,9 @@ KEY_TOLERANCE = 1e-3
 """Largest difference of a key over its length, or `ROUNDINGS` rounding errors of its dtype, where they are more."""
 
 ROUNDINGS = 16
+
+TOKENS = 8
+"""Tokens that are probed: one may embed to zero, as that for padding does."""
 
 
 class RopeGuard(Callback):
@@ -56,7 +63,7 @@ class RopeGuard(Callback):
         record = checkpoint[KEY]
         before, now = record["config"][KEY]["position"], pl_module.position.describe()
         found = record.get("fingerprint")  # older checkpoints have none
-        if before == now if found is None else rotates_as(found, pl_module.position, pl_module.rope):
+        if before == now if found is None else rotates_as(found, pl_module.rotations):
             return
         change = f"{trainer.ckpt_path} was trained with {before}, and the positions asked for are {now}"
         if before["class"] != self.allow_strategy_change:
@@ -87,7 +94,7 @@ class RopeGuard(Callback):
         """Check cosine and sine, so that no checkpoint says of itself what its model did not do."""
         assert isinstance(pl_module, LitLlama)
         with without_trace(pl_module):
-            for length, position_ids in probed_positions(pl_module.position, pl_module.rope).items():
+            for length, position_ids in probed_positions(pl_module.rotations).items():
                 _check_phases(pl_module, length, position_ids)
 
     def check(self, trainer: Trainer, pl_module: LightningModule) -> str:
@@ -97,7 +104,7 @@ class RopeGuard(Callback):
             UserError: the model rotates otherwise.
         """
         assert isinstance(pl_module, LitLlama)
-        probes = probed_positions(pl_module.position, pl_module.rope)
+        probes = probed_positions(pl_module.rotations)
         # Layers would be compiled once more for so few tokens; uncompiled, they compute the same.
         eagerly = torch.compiler.set_stance("force_eager")
         with without_trace(pl_module), trainer.strategy.precision_plugin.forward_context(), eagerly:
@@ -116,81 +123,139 @@ def _check_phases(module: LitLlama, length: int, position_ids: Int[Tensor, " pos
     Raises:
         UserError: one does not.
     """
-    assert module.model is not None
-    expected = phases_of(module.position, module.rope, position_ids, length)
-    module.model.rotary.context_length = length
+    model = module.model
+    assert model is not None
+    rotary, expected = model.rotary, _expected(module)
+    rotary.context_length = length
     rows = position_ids[None].to(module.device)
     hidden_states = torch.empty(*rows.shape, 1, device=module.device, dtype=torch.float32)
-    for name, rotary in module.model.llm.named_modules():
+    for name, found in model.llm.named_modules():
         if not name.endswith("rotary_emb"):
             continue
-        if rotary is module.model.rotary and module.position.attention_rule is not None:
-            cos, sin = module.model.rotary.phases(rows, torch.float32)
-        else:
-            cos, sin = rotary(hidden_states, rows)
-        for wanted, given in zip(expected, (cos, sin), strict=True):
-            both_halves = torch.cat((wanted, wanted), dim=-1)
-            given = given[0].float().cpu()
-            error = (given - both_halves).abs().amax(dim=-1) if given.shape == both_halves.shape else None
-            if error is None or not (error <= PHASE_TOLERANCE).all():
-                where = (
-                    "in shape" if error is None else f"by {error.max():.2g} at {_place(error, position_ids, length)}"
-                )
-                raise UserError(
-                    f"the model's {name} ({type(rotary).__name__}) differs {where} from what "
-                    f"{module.position.describe()} asks for: something cast or replaced it after the model was built"
-                )
+        for number, rotation in enumerate(expected.distinct):
+            own = found is rotary
+            live = rotary.rotations.distinct[min(number, len(rotary.rotations.distinct) - 1)]
+            given = rotary.phases(rows, torch.float32, live) if own else found(hidden_states, rows)
+            wanted = phases_of(*rotation, position_ids, length)
+            for ours, theirs in zip(wanted, plain_phases(given, rotary.layout), strict=True):
+                theirs = theirs[0].float().cpu()
+                error = (theirs - ours).abs().amax(dim=-1) if theirs.shape == ours.shape else None
+                if error is None or not (error <= PHASE_TOLERANCE).all():
+                    where = (
+                        "in shape"
+                        if error is None
+                        else f"by {error.max():.2g} at {_place(error, position_ids, length)}"
+                    )
+                    raise UserError(
+                        f"the model's {name} ({type(found).__name__}) differs {where} from what "
+                        f"{rotation.position.describe()} asks for: something cast or replaced it after the model was "
+                        "built"
+                    )
 
 
 def _check_keys(trainer: Trainer, module: LitLlama, length: int, position_ids: Int[Tensor, " positions"]) -> None:
-    """Whether every layer rotates by the strategy's cosine and sine: a token's key, at each position and at 0.
+    """Whether every layer rotates by the strategy's cosine and sine, as transformers' own layer does by the same.
 
-    Each position is a sequence of one token, the same everywhere, so that nothing but the rotation differs.
+    Tokens of several embeddings, each at each position, in sequences of one token, so that nothing but the rotation
+    differs. A layer that does not rotate in transformers may not rotate here either.
 
     Raises:
         UserError: a layer does not.
     """
     model = module.model
     assert model is not None
-    rows = position_ids[:, None].to(module.device)
-    tokens = torch.zeros_like(rows)
-    with rotated_keys(model) as keys:
-        if isinstance(trainer.strategy, FSDPStrategy):
-            # Its weights are there only inside the wrapper's forward.
-            assert trainer.strategy.model is not None
-            trainer.strategy.model(tokens, tokens, position_ids=rows, context_length=length)
-        else:
-            past = Past(torch.ones_like(rows[:, 0]), columns=1, new=0, context_length=length)
-            past.position_ids = rows
-            model.read(tokens, past)
-    if len(keys) != len(model.decoder_layers):
-        raise UserError(
-            f"{len(keys)} of the model's {len(model.decoder_layers)} layers get their attention from lit_pi: something "
-            "replaced the attention of the others after the model was built"
-        )
+    vocabulary = torch.arange(TOKENS) * (model.llm.config.vocab_size - 1) // (TOKENS - 1)
+    tokens = vocabulary.repeat_interleave(len(position_ids))[:, None].to(module.device)
+    rows = position_ids.repeat(TOKENS)[:, None].to(module.device)
     # Under an attention rule keys are rotated pass by pass, later on.
     turned = torch.zeros_like(position_ids) if module.position.attention_rule is not None else position_ids
-    phases = phases_of(module.position, module.rope, turned, length)
-    for number, key in enumerate(keys):
-        found = key[:, :, 0].float().cpu()
-        wanted = _rotated(found[0], phases, module.position.attention_scaling(module.rope, length))
-        error = (found - wanted).norm(dim=-1).amax(dim=-1) / wanted.norm(dim=-1).amax().clamp(min=1e-30)
-        tolerance = max(KEY_TOLERANCE, ROUNDINGS * torch.finfo(key.dtype).eps)
-        if not (error <= tolerance).all():
+    expected, mesh = _expected(module), model.sequence_mesh
+    model.sequence_mesh = None  # rows of one token are not split over ranks
+    try:
+        found = _keys(trainer, model, tokens, rows, length)
+    finally:
+        model.sequence_mesh = mesh
+    with as_stock(
+        model, _GivenPhases(expected, model.rotary.layout, length, turned.repeat(TOKENS)[:, None]), ATTENTION
+    ):
+        wanted = _keys(trainer, model, tokens, rows, length)
+    if len(found) != len(wanted):
+        raise UserError(
+            f"{len(found)} of the model's {len(wanted)} attentions get theirs from lit_pi: something replaced the "
+            "others after the model was built"
+        )
+    calls = len(found) // len(model.decoder_layers)
+    for number, (key, right) in enumerate(zip(found, wanted, strict=True)):
+        layer = number // max(calls, 1)
+        key, right = (states[:, :, 0].float().cpu() for states in (key, right))
+        if not right.isfinite().all():
             raise UserError(
-                f"layer {number} of the model rotates its keys otherwise than {module.position.describe()} asks for, "
-                f"by {error.max():.2g} of their length at {_place(error, position_ids, length)}: something replaced "
+                f"layer {layer} of the model gives keys that are not finite: its weights, or those before it, are not"
+            )
+        size = right.norm(dim=-1).amax(dim=-1)
+        if not (size > 0).any():
+            raise UserError(
+                f"layer {layer} of the model gives keys of length zero for all of {TOKENS} tokens, so that whether it "
+                "rotates cannot be told: are its weights loaded?"
+            )
+        error = (key - right).norm(dim=-1).amax(dim=-1) / size.clamp(min=float(size.max()) * 1e-3)
+        tolerance = max(KEY_TOLERANCE, ROUNDINGS * torch.finfo(found[number].dtype).eps)
+        if not (error <= tolerance).all():
+            position = expected.distinct[expected.of_layer[layer]].position
+            raise UserError(
+                f"layer {layer} of the model rotates its keys otherwise than {position.describe()} asks for, by "
+                f"{error.max():.2g} of their length at {_place(error, rows[:, 0].cpu(), length)}: something replaced "
                 "its rotary embedding or its forward after the model was built"
             )
 
 
-def _rotated(
-    key: Float[Tensor, "heads head_dim"], phases: Phases, scaling: float
-) -> Float[Tensor, "positions heads head_dim"]:
-    """The key of position 0, whose angles are zero, as it is at other positions."""
-    first, second = (key / scaling).chunk(2, dim=-1)
-    cos, sin = (phase[:, None] for phase in phases)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+class _GivenPhases(nn.Module):
+    """A rotary embedding of phases that were computed from the strategy alone, for each kind of layer.
+
+    Args:
+        rotations: the strategies.
+        layout: how the model wants its angles.
+        length: tokens of the context.
+        position_ids: positions `[rows, 1]`, whatever the model asks for.
+    """
+
+    def __init__(
+        self, rotations: LayerRotations, layout: Layout, length: int, position_ids: Int[Tensor, "rows 1"]
+    ) -> None:
+        super().__init__()
+        self._rotations, self._layout, self._length, self._position_ids = rotations, layout, length, position_ids
+
+    def forward(self, hidden_states: Tensor, position_ids: Tensor, layer_type: str | None = None) -> Any:
+        """The first layer's phases; the others get their own by `phases_of_layer`."""
+        self._given = [self._phases(rotation, hidden_states) for rotation in self._rotations.distinct]
+        return self._given[0]
+
+    def phases_of_layer(self, layer: int) -> Any:
+        """Those of a layer."""
+        return self._given[self._rotations.of_layer[layer]]
+
+    def _phases(self, rotation: Rotation, hidden_states: Tensor) -> Any:
+        cos, sin = phases_of(*rotation, self._position_ids[:, 0], self._length)
+        scaling = rotation.position.attention_scaling(rotation.rope, self._length)
+        angles = torch.atan2(sin.double(), cos.double())[:, None].to(hidden_states.device)
+        given = in_layout(angles, scaling, self._layout, hidden_states.dtype)
+        return given.to(torch.complex64) if isinstance(given, Tensor) else given
+
+
+def _keys(
+    trainer: Trainer, model: LanguageModel, tokens: Int[Tensor, "rows 1"], rows: Int[Tensor, "rows 1"], length: int
+) -> list[Tensor]:
+    with attended_keys(model) as keys:
+        root = trainer.strategy.model if isinstance(trainer.strategy, FSDPStrategy) else model
+        assert root is not None
+        root(tokens, tokens, position_ids=rows, context_length=length)
+    return keys
+
+
+def _expected(module: LitLlama) -> LayerRotations:
+    """By what each layer is to rotate, whatever the live model does."""
+    assert module.model is not None
+    return LayerRotations(module.position, module.rope, layer_kinds(module.model.llm.config))
 
 
 def _place(error: Float[Tensor, " positions"], position_ids: Int[Tensor, " positions"], length: int) -> str:

@@ -70,7 +70,7 @@ class Throughput(Callback):
         self._step = trainer.global_step
         self._rate = 0.0
         if pl_module.device.type == "cuda":
-            config, head_dim = pl_module.model.llm.config, pl_module.rope.head_dim
+            config, head_dim = pl_module.model.llm.config, pl_module.model.head_dim
             tokens = trainer.datamodule.context_length  # type: ignore[attr-defined]
             self._rate = rates(config, head_dim, tokens, pl_module.compute_dtype, pl_module.device)[Work.PRODUCTS]
             rank_zero_info(f"The device multiplies the model's matrices at {self._rate / 1e12:,.0f} TFLOP/s.")

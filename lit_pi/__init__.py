@@ -26,8 +26,10 @@ if TYPE_CHECKING:
         Summarization,
     )
     from lit_pi.positions import (
+        FULL_ATTENTION,
         AdjustedBase,
         AttentionRule,
+        ByLayer,
         Contiguous,
         CoPE,
         DerivedStrategy,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
         Extrapolate,
         FromConfig,
         Interpolate,
+        LayerRotations,
         Llama3,
         LongRoPE,
         NoPositions,
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
         PRoPE,
         Resonance,
         Rope,
+        Rotation,
         SelfExtend,
         StretchingStrategy,
         TrainPositions,
@@ -81,8 +85,10 @@ _EVALUATIONS = {
 }
 
 __all__ = [
+    "FULL_ATTENTION",
     "AdjustedBase",
     "AttentionRule",
+    "ByLayer",
     "CoPE",
     "Contiguous",
     "DecodeConsistency",
@@ -92,6 +98,7 @@ __all__ = [
     "Extrapolate",
     "FromConfig",
     "Interpolate",
+    "LayerRotations",
     "Llama3",
     "LongRoPE",
     "MultipleChoice",
@@ -108,6 +115,7 @@ __all__ = [
     "Resonance",
     "Results",
     "Rope",
+    "Rotation",
     "ScoringBatches",
     "SelfExtend",
     "StretchingStrategy",

@@ -39,6 +39,7 @@ from lit_pi.callbacks import (
     Measurements,
     Predictions,
     RopeGuard,
+    StockEquality,
     Throughput,
 )
 from lit_pi.callbacks.loggers import log_settings
@@ -56,10 +57,12 @@ from lit_pi.planning import PlanningTrainer
 from lit_pi.report import report
 
 DEFAULT_CALLBACKS: dict[str, type[Callback]] = {
-    callback.__name__: callback for callback in (IsolationProbe, Measurements, Predictions, Throughput)
+    callback.__name__: callback for callback in (StockEquality, IsolationProbe, Measurements, Predictions, Throughput)
 }
 """Callbacks of every run that does not bring its own of their class, or leave them out with `--without`."""
-Default = Literal["IsolationProbe", "Measurements", "Predictions", "Throughput", "Checkpoint", "RopeGuard"]
+Default = Literal[
+    "StockEquality", "IsolationProbe", "Measurements", "Predictions", "Throughput", "Checkpoint", "RopeGuard"
+]
 NOISE = ("litlogger", "does not have many workers", "in eval mode", "set_float32_matmul_precision", "Online softmax")
 """Words of advertisements, and of advice that is wrong for lit_pi or already followed."""
 LAST = "last"
@@ -286,6 +289,11 @@ class LitPiCLI(LightningCLI):
             )
         config.checkpoint.dirpath = config.checkpoint.dirpath or str(run / "checkpoints")
         self.save_config_kwargs["config_filename"] = f"{self.subcommand}.yaml"
+
+    def instantiate_classes(self) -> None:
+        """Make everything, and let the model know which checkpoint it will be."""
+        super().instantiate_classes()
+        self.model.checkpoint_path = self.config[self.subcommand].get("ckpt_path")
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         """Add the default callbacks that the configuration neither has nor leaves out."""

@@ -19,14 +19,13 @@ from lit_pi.batches import IGNORE, Generated, GenerationBatch, ScoringBatch, Spa
 from lit_pi.errors import UserError
 from lit_pi.malloc import keep_freed_memory
 from lit_pi.models import LanguageModel, ModelSource, Pretrained
-from lit_pi.models.attention.documents import FLEX_ATTENTION
-from lit_pi.models.attention.kernels import Kernel, check_kernel, kernel_in_use, use_kernel
-from lit_pi.models.attention.rules import RULE_ATTENTION
+from lit_pi.models.attention.kernels import Kernel, check_kernel, use_kernel
+from lit_pi.models.attention.packages import FLASH_ATTN
 from lit_pi.models.decoding.decode_consistency import score_both_ways
 from lit_pi.models.decoding.generation import generate
+from lit_pi.models.equality.checks import Equality, check_kind
 from lit_pi.models.layers.compilation import compiles
 from lit_pi.models.layers.rotation import install_rotation
-from lit_pi.models.rotary import RotaryEmbedding
 from lit_pi.models.sources.checkpoint import check_adapter, check_checkpoint, model_record
 from lit_pi.models.sources.provenance import KEY
 from lit_pi.models.training import offload
@@ -38,11 +37,11 @@ from lit_pi.optimization import adamw, restart_schedule, scheduler_config, step_
 from lit_pi.parallel import FSDP2, mean_over_ranks
 from lit_pi.positions import (
     Contiguous,
+    LayerRotations,
     PositionStrategy,
     Rope,
     StretchingStrategy,
     TrainPositions,
-    prefix_agrees,
 )
 
 SPEND_MEMORY = ActivationCheckpointing()
@@ -92,7 +91,9 @@ class LitLlama(LightningModule):
         self.float8 = float8
         self.adapter = adapter
         self.model: LanguageModel | None = None
+        self.checkpoint_path: str | None = None  # what the command line is about to load
         self.checkpoint_position: dict[str, Any] | None = None
+        self.equality: dict[str, Equality] = {}
         self._checked: dict[tuple[int, ...], bool] = {}
         self._budget: ActivationBudget | None = None
         self.lr: float | None = None  # what `LearningRateFinder` chooses
@@ -106,6 +107,7 @@ class LitLlama(LightningModule):
             llm, rope, fill = self.source.lazily(parallelism.root_device)
         else:
             llm, rope = self.source.build()
+        self.equality = {"twin": check_kind(llm.config, self.position)}
         self.model = LanguageModel(llm, self.position, rope)
         self.position = self.model.position
         rank_zero_info(
@@ -127,6 +129,8 @@ class LitLlama(LightningModule):
             layer.compiled = compiles(self.compile_layers, device)
         if isinstance(parallelism, FSDP2):
             parallelism.shard(self.model, fill)
+        if self.attention == FLASH_ATTN:
+            self.model.use_package(device, self.compute_dtype)
 
     def _install(self, adapter: LoRA) -> None:
         assert self.model is not None
@@ -147,18 +151,13 @@ class LitLlama(LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         if data is None:
             return
-        if len(data.tokenizer) > vocab_size:
-            raise UserError(
-                f"the tokenizer ({data.tokenizer.name_or_path}) has {len(data.tokenizer)} tokens and the model "
-                f"only {vocab_size}: name the model's own tokenizer in `data.tokenizer`, or raise its vocab_size"
-            )
-        if self.trainer.training and isinstance(self.position, StretchingStrategy):
-            reach = self.position.scale_of(self.rope) * self.rope.original_context
-            trained = self.train_positions.context_length(data.context_length)
-            if trained > reach:
+        data.check_vocabulary(vocab_size)
+        for position, rope in self.rotations.distinct if self.trainer.training else ():
+            trained, reach = self.train_positions.context_length(data.context_length), position.target_context_of(rope)
+            if isinstance(position, StretchingStrategy) and trained > reach:
                 rank_zero_warn(
-                    f"training on {trained} tokens, which is more than the {reach:g} that "
-                    f"{self.position.describe()} reaches: positions beyond are extrapolated"
+                    f"training on {trained} tokens, which is more than the {reach} that {position.describe()} "
+                    "reaches: positions beyond are extrapolated"
                 )
 
     def forward(self, *args: Any, **kwargs: Any) -> Float[Tensor, "batch scored"]:
@@ -171,14 +170,14 @@ class LitLlama(LightningModule):
         assert self.model is not None
         if self.lr is not None:
             restart_schedule(self.trainer, self.lr, self.make_scheduler)
-        if self.attention is not None:
+        if self.attention not in (None, FLASH_ATTN):
             check_kernel(self.attention, self.attention_kernel())
-        choice = self.activation_checkpointing
-        if choice.climbs(self.device.type == "cuda"):
-            self._budget = ActivationBudget(self.model, self.device, choice.memory_gib)
-        blocks = self.model.isolates_by_blocks(self.device)
-        packed = FLEX_ATTENTION if blocks else self.attention_kernel(masked=True)
-        rank_zero_info(f"Attention: {self.attention_kernel()}; {packed} where a sequence holds several documents.")
+        if self.activation_checkpointing.climbs(self.device.type == "cuda"):
+            self._budget = ActivationBudget(self.model, self.device, self.activation_checkpointing.memory_gib)
+        kernel, masked = self.attention_kernel(), self.attention_kernel(masked=True)
+        rank_zero_info(
+            f"Attention: {kernel}; {masked} where a sequence holds several documents or a layer has a window."
+        )
         if self.model.sequence_mesh is not None:
             in_ring = self.model.attends_in_ring(self.device)
             way = "pass around in a ring, gathered for packed documents" if in_ring else "are gathered"
@@ -241,9 +240,8 @@ class LitLlama(LightningModule):
         parallelism = self.trainer.strategy
         # Where ranks gather weights for each other, all run as many forwards as the one that runs most.
         together = isinstance(parallelism, FSDP2 | FSDPStrategy)
-        return generate(
-            self.model, batch, partial(parallelism.reduce_boolean_decision, all=False) if together else bool
-        )
+        decide = partial(parallelism.reduce_boolean_decision, all=False) if together else bool
+        return generate(self.model, batch, decide)
 
     def _score(self, batch: ScoringBatch) -> dict[str, list[Shaped[Tensor, "batch span"]]]:
         spans = batch.spans
@@ -272,7 +270,7 @@ class LitLlama(LightningModule):
     def _one_forward(self, context_lengths: tuple[int, ...]) -> bool:
         """Whether one forward of the longest window serves every context length, checked once."""
         if context_lengths not in self._checked:
-            agree = self.position.prefix_consistent and prefix_agrees(self.position, self.rope, context_lengths)
+            agree = self.position.prefix_consistent and self.rotations.prefix_agrees(context_lengths)
             if self.position.prefix_consistent and not agree:
                 rank_zero_warn(
                     f"{type(self.position).__name__} says that it is prefix consistent, but its angles differ "
@@ -327,6 +325,8 @@ class LitLlama(LightningModule):
         """Add the model's config, its rope and the strategy in effect."""
         assert self.model is not None
         checkpoint[KEY] = model_record(self.model)
+        if (data := getattr(self.trainer, "datamodule", None)) is not None:
+            checkpoint[KEY]["tokenizer"] = data.tokenizer_record
         if self.adapter is not None:
             assert isinstance(self.source, Pretrained)
             check_complete(self, checkpoint["state_dict"])
@@ -341,16 +341,17 @@ class LitLlama(LightningModule):
         assert self.model is not None
         check_adapter(checkpoint, self.adapter, self.trainer.ckpt_path)
         self.checkpoint_position = check_checkpoint(checkpoint, self.model, self.trainer.ckpt_path)
+        if (data := getattr(self.trainer, "datamodule", None)) is not None:
+            data.check_trained_with(checkpoint[KEY].get("tokenizer"), self.trainer.ckpt_path)
         if self.checkpoint_position != self.position.describe():
             rank_zero_info(
                 f"The checkpoint was trained with {self.checkpoint_position}; in effect is {self.position.describe()}."
             )
 
     @property
-    def rotary(self) -> RotaryEmbedding:
-        """Gives the model its angles."""
-        assert self.model is not None
-        return self.model.rotary
+    def own_tokenizer(self) -> dict[str, Any] | None:
+        """Record of the tokenizer that the weights were trained with; None for weights that were not trained."""
+        return (Pretrained(self.checkpoint_path) if self.checkpoint_path else self.source).tokenizer()
 
     @property
     def rope(self) -> Rope:
@@ -358,12 +359,18 @@ class LitLlama(LightningModule):
         assert self.model is not None
         return self.model.rope
 
+    @property
+    def rotations(self) -> LayerRotations:
+        """By what each layer rotates."""
+        assert self.model is not None
+        return self.model.rotations
+
     def describe(self) -> dict[str, Any]:
         """Describe the model, as results record it."""
         assert self.model is not None
         return {
             "position": self.position.describe(),
-            "rope": self.rope._asdict(),
+            "rope": self.rope.describe(),
             "model": self.source.describe(),
             "adapter": None if self.adapter is None else self.adapter.describe(),
             "checkpoint": self.trainer.ckpt_path,
@@ -374,15 +381,14 @@ class LitLlama(LightningModule):
             "compiled": self.model.layer_forwards[0].compiled,
             "float8": self.float8,
             "activation_checkpointing": dict(Counter(layer.mode for layer in self.model.layer_forwards)),
+            "equal_to_stock": {name: found._asdict() for name, found in self.equality.items()},
             "one_forward_for_all_context_lengths": all(self._checked.values()),
         }
 
     def attention_kernel(self, masked: bool = False) -> str:
-        """Name of what computes attention, also under a dense mask."""
-        if self.position.attention_rule is not None:
-            return RULE_ATTENTION
-        rope = self.rope
-        return kernel_in_use(self.device, self.compute_dtype, rope.head_dim, rope.original_context, masked)
+        """Name of what computes attention, also where a mask hides more than what follows."""
+        assert self.model is not None
+        return self.model.attention_kernel(self.device, self.compute_dtype, masked)
 
     @property
     def compute_dtype(self) -> torch.dtype:

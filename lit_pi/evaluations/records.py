@@ -101,6 +101,8 @@ def said(position: dict[str, Any]) -> str:
     parameters = ", ".join(
         f"{key} {_parameter(value)}" for key, value in position.items() if key != "class" and value is not None
     )
+    if "class" not in position:  # strategies by name, as those of `ByLayer`
+        return parameters
     return f"{position['class']} ({parameters})" if parameters else position["class"]
 
 

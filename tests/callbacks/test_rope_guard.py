@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from strategies import STRATEGIES
+from strategies import IN_MODELS
 
 from lit_pi.callbacks import RopeGuard
 from lit_pi.cli import LitPiCLI
@@ -18,7 +18,7 @@ from lit_pi.errors import UserError
 from lit_pi.models import FromScratch
 from lit_pi.models.rotary import RotaryEmbedding
 from lit_pi.module import LitLlama
-from lit_pi.positions import Extrapolate, Interpolate, PositionStrategy, SelfExtend
+from lit_pi.positions import Extrapolate, Interpolate, LayerRotations, PositionStrategy, SelfExtend
 
 CONFIG = {
     "vocab_size": 264, "hidden_size": 64, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -59,7 +59,7 @@ def fit(
     return trainer
 
 
-@pytest.mark.parametrize("position", STRATEGIES.values(), ids=STRATEGIES)
+@pytest.mark.parametrize("position", IN_MODELS.values(), ids=IN_MODELS)
 def test_every_strategy_passes_and_resumes(position: PositionStrategy, texts: Path, tmp_path: Path) -> None:
     fit(texts, position).save_checkpoint(tmp_path / "model.ckpt")
     fit(texts, position, resumed=tmp_path / "model.ckpt", steps=2)
@@ -110,7 +110,8 @@ def replace(rotary: torch.nn.Module) -> Callable[[LitLlama], None]:
 
 
 def swap_strategy(module: LitLlama) -> None:
-    module.model.rotary.position = Interpolate(scale=4.1)
+    rotary = module.model.rotary
+    rotary.rotations = LayerRotations(Interpolate(scale=4.1), rotary.rope, rotary.rotations.kinds)
 
 
 def forget_sine(module: LitLlama) -> None:
@@ -120,7 +121,9 @@ def forget_sine(module: LitLlama) -> None:
 
 def cast_phases(module: LitLlama) -> None:
     phases = module.model.rotary.phases
-    module.model.rotary.phases = lambda ids, dtype: tuple(phase.to(dtype) for phase in phases(ids, torch.bfloat16))
+    module.model.rotary.phases = lambda ids, dtype, *more: tuple(
+        each.to(dtype) for each in phases(ids, torch.bfloat16, *more)
+    )
 
 
 def patch_layer(module: LitLlama) -> None:
@@ -157,7 +160,7 @@ def other_attention(module: LitLlama) -> None:
         (cast_phases, r"differs by 0\.00\d+ at"),
         (patch_layer, "layer 1 of the model rotates its keys otherwise"),
         (shorten_positions, "layer 0 of the model rotates its keys otherwise"),
-        (other_attention, "1 of the model's 2 layers get their attention from lit_pi"),
+        (other_attention, "1 of the model's 2 attentions get theirs from lit_pi"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -172,7 +175,7 @@ def test_a_stock_embedding_that_agrees_passes(texts: Path) -> None:
 
 def test_an_attention_rule_is_looked_at_too(texts: Path) -> None:
     def how(module: LitLlama) -> None:
-        module.model.rotary.phases = lambda ids, dtype, phases=module.model.rotary.phases: phases(ids + 1, dtype)
+        module.model.rotary.phases = lambda ids, *more, phases=module.model.rotary.phases: phases(ids + 1, *more)
 
     with pytest.raises(UserError, match="rotary_emb"):
         fit(texts, SelfExtend(group_size=4, window=16), how)

@@ -10,8 +10,9 @@ import pytest
 import sharded_runs
 import torch
 from launched import launch
-from sharded_runs import CUT, END, MODEL, RUNS, data, module, trainer
+from sharded_runs import CUT, END, MODEL, RUNS, WINDOW, data, module, trainer
 from transformers import AutoModelForCausalLM
+from windowed import windowed
 
 from lit_pi import files
 from lit_pi.export import command, stock, verification
@@ -21,8 +22,8 @@ from lit_pi.parallel import checkpoint_io
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-QUICK = ["extrapolate", "interpolate", "dynamic-ntk", "yarn", "self-extend", "interpolate adapter"]
-"""A plain run, one of each kind of strategy, weights that wait on the CPU (`yarn`), and an adapter."""
+QUICK = ["extrapolate", "interpolate", "dynamic-ntk", "yarn", "self-extend", "interpolate adapter", WINDOW]
+"""A plain run, one of each kind of strategy, weights that wait on the CPU (`yarn`), an adapter, and windows."""
 
 TOKENS = torch.randint(0, 264, (1, 200), generator=torch.Generator().manual_seed(0))
 
@@ -32,6 +33,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base")
     torch.manual_seed(1)
     MODEL.build()[0].save_pretrained(folder)
+    windowed("mistral", num_hidden_layers=2, initializer_range=0.02).save_pretrained(folder / WINDOW)
     return folder
 
 
@@ -98,6 +100,7 @@ def compare(name: str, sharded: Path, texts: Path, base: Path, tmp_path: Path) -
     with torch.no_grad():
         found, expected = (each(TOKENS[:, :-1], TOKENS[:, 1:]) for each in (whole, model.model.eval()))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert (name == WINDOW) == (getattr(llm.config, "sliding_window", None) is not None)
 
 
 def test_a_sharded_adapter_is_exported_in_one_step(

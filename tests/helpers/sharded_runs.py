@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
-from strategies import STRATEGIES
+from strategies import IN_MODELS
 from torch import distributed
 from torch.optim import AdamW
 
@@ -19,6 +19,7 @@ from lit_pi.models import FromScratch, LoRA, Pretrained
 from lit_pi.module import LitLlama
 from lit_pi.parallel import FSDP2
 from lit_pi.parallel.checkpoint_io import AtomicCheckpointIO
+from lit_pi.positions import FromConfig
 
 MODEL = FromScratch(
     config={
@@ -27,7 +28,9 @@ MODEL = FromScratch(
     }
 )  # fmt: skip
 ADAPTED = ["interpolate", "dynamic-ntk", "self-extend"]
-RUNS = [*STRATEGIES, *(f"{name} adapter" for name in ADAPTED)]
+WINDOW = "window"
+"""The run of a model with windows (Mistral's), which lies in this folder of the base's."""
+RUNS = [*IN_MODELS, *(f"{name} adapter" for name in ADAPTED), WINDOW]
 OFFLOADED = ["yarn", "interpolate adapter"]
 CONTEXTS = [64, 128]
 CUT, END = 2, 4
@@ -55,9 +58,10 @@ class Record(Callback):
 def module(name: str, base: Path) -> LitLlama:
     seed_everything(0, verbose=False)
     strategy, _, adapter = name.partition(" ")
+    from_disk = Pretrained(str(base / WINDOW if name == WINDOW else base))
     return LitLlama(
-        Pretrained(str(base)) if adapter else MODEL,
-        STRATEGIES[strategy],
+        from_disk if adapter or name == WINDOW else MODEL,
+        FromConfig() if name == WINDOW else IN_MODELS[strategy],
         optimizer=lambda parameters: AdamW(parameters, **ADAMW),
         adapter=LoRA(4) if adapter else None,
     )

@@ -13,7 +13,7 @@ from transformers import (
 
 from lit_pi.errors import UserError
 from lit_pi.models import FromScratch, LanguageModel, Pretrained
-from lit_pi.models.attention.documents import ATTENTION
+from lit_pi.models.attention.attend import ATTENTION
 from lit_pi.models.sources.provenance import rope_of
 from lit_pi.positions import Extrapolate, Interpolate, PositionStrategy, Rope
 

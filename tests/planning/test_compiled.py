@@ -8,7 +8,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from lit_pi.models import LanguageModel
-from lit_pi.models.attention.documents import ATTENTION
+from lit_pi.models.attention.attend import ATTENTION
 from lit_pi.models.layers import compilation
 from lit_pi.planning.compiled import keep_as_compiled
 from lit_pi.positions import Extrapolate, Rope

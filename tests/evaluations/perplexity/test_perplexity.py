@@ -13,7 +13,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from windowed import windowed
 
 from lit_pi.callbacks import Measurements
 from lit_pi.data.corpora import TextFiles
@@ -22,7 +23,7 @@ from lit_pi.errors import UserError
 from lit_pi.evaluations import Perplexity
 from lit_pi.evaluations.perplexity import first_look
 from lit_pi.evaluations.perplexity.paired import paired_perplexities
-from lit_pi.models import FromScratch
+from lit_pi.models import FromScratch, Pretrained
 from lit_pi.module import LitLlama
 from lit_pi.positions import DynamicNTK, Extrapolate, Interpolate, PositionStrategy, Rope
 
@@ -70,7 +71,7 @@ Windows = list[tuple[str, list[tuple[int, float]]]]
 """For each window: its document, and the places and losses of the tokens that it scores."""
 
 
-def one_by_one(stock: LlamaForCausalLM, documents: Path, length: int, stride: int, bos: str) -> Windows:
+def one_by_one(stock: PreTrainedModel, documents: Path, length: int, stride: int, bos: str) -> Windows:
     """One window at a time with all its logits."""
     windows = []
     for path in documents.iterdir():
@@ -140,6 +141,24 @@ def test_every_definition_equals_brute_force(
         assert point["token_nll"] == pytest.approx(math.log(expected["token_weighted"]), rel=1e-5)
     assert [point["context_length"] for point in record["curve"]] == CONTEXT_LENGTHS
     assert record["protocol"]["one_forward_for_all_context_lengths"] == (not isinstance(position, DynamicNTK))
+
+
+def test_a_model_with_a_window_has_the_curve_of_stock_transformers(tmp_path: Path, documents: Path) -> None:
+    """Contexts up to several windows, and beyond the one of pre-training."""
+    for kind, window in (("window", 8), ("full", None)):
+        windowed("mistral", sliding_window=window, max_position_embeddings=16).save_pretrained(tmp_path / kind)
+    module = LitLlama(Pretrained(str(tmp_path / "window")), Extrapolate())
+    trainer(tmp_path, precision="64-true").test(module, data(documents), verbose=False)
+    (record,) = records(tmp_path)
+    stock, full = (
+        AutoModelForCausalLM.from_pretrained(tmp_path / kind, dtype=torch.float64).eval() for kind in ("window", "full")
+    )
+    for point in record["curve"]:
+        windows = one_by_one(stock, documents, point["context_length"], 5, "every")
+        expected = definitions(windows, CONTEXT_LENGTHS[-1] - 5)["token_weighted"]
+        assert point["perplexity"] == pytest.approx(expected, rel=1e-5)
+    others = one_by_one(full, documents, CONTEXT_LENGTHS[-1], 5, "every")
+    assert definitions(others, CONTEXT_LENGTHS[-1] - 5)["token_weighted"] != pytest.approx(expected, rel=0.01)
 
 
 def test_one_pass_gives_what_separate_passes_give(tmp_path: Path, documents: Path) -> None:

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 import torch
 from prompts import batch_of
-from strategies import STRATEGIES
+from strategies import IN_MODELS
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from lit_pi.batches import GenerationBatch
 from lit_pi.evaluations.decoding.differences import tolerance_of
 from lit_pi.models import LanguageModel
-from lit_pi.models.attention.documents import ATTENTION
+from lit_pi.models.attention.attend import ATTENTION
 from lit_pi.models.decoding.decode_consistency import score_both_ways
 from lit_pi.models.past import Past
 from lit_pi.positions import DynamicNTK, Interpolate, PositionStrategy, Rope, YaRN
@@ -43,7 +43,7 @@ def largest(model: LanguageModel) -> float:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("position", STRATEGIES.values(), ids=STRATEGIES)
+@pytest.mark.parametrize("position", IN_MODELS.values(), ids=IN_MODELS)
 def test_every_strategy_decodes_what_a_full_pass_scores(position: PositionStrategy, dtype: str) -> None:
     model, batch = model_of(position, DTYPES[dtype]), windows()
     found = score_both_ways(model, batch)

@@ -3,15 +3,17 @@
 import pytest
 import torch
 from prompts import batch_of
-from strategies import STRATEGIES
+from strategies import IN_MODELS
 from transformers import AutoModelForCausalLM, LlamaConfig, TemperatureLogitsWarper, TopPLogitsWarper
+from windowed import windowed
 
 from lit_pi.batches import Decoding, Generated, GenerationBatch
 from lit_pi.models import LanguageModel
-from lit_pi.models.attention.documents import ATTENTION
+from lit_pi.models.attention.attend import ATTENTION
 from lit_pi.models.decoding.generation import choose, generate
 from lit_pi.models.past import Past
-from lit_pi.positions import DynamicNTK, Extrapolate, PositionStrategy, Rope, SelfExtend
+from lit_pi.models.sources.provenance import rope_of
+from lit_pi.positions import DynamicNTK, Extrapolate, FromConfig, PositionStrategy, Rope, SelfExtend
 
 # Weights so large that tokens far away decide what comes next.
 TINY = LlamaConfig(
@@ -39,7 +41,7 @@ def full_forwards(model: LanguageModel, prompt: list[int], new: int) -> list[int
     return ids[len(prompt) :]
 
 
-@pytest.mark.parametrize("position", STRATEGIES.values(), ids=STRATEGIES)
+@pytest.mark.parametrize("position", IN_MODELS.values(), ids=IN_MODELS)
 def test_each_prompt_goes_on_as_it_does_alone(position: PositionStrategy) -> None:
     model = model_of(position)
     found = generate(model, batch_of(PROMPTS, NEW)).token_ids.tolist()
@@ -47,7 +49,21 @@ def test_each_prompt_goes_on_as_it_does_alone(position: PositionStrategy) -> Non
     assert found == [generate(model, batch_of([prompt], NEW)).token_ids[0].tolist() for prompt in PROMPTS]
 
 
-@pytest.mark.parametrize("position", STRATEGIES.values(), ids=STRATEGIES)
+@pytest.mark.parametrize("name", ["mistral", "gemma3"])
+def test_windows_are_those_of_full_forwards_of_stock_transformers(name: str) -> None:
+    """Prompts beyond several windows, and of unequal lengths."""
+    llm = windowed(name).double()
+    llm.set_attn_implementation(ATTENTION)
+    model = LanguageModel(llm, FromConfig(), rope_of(llm.config))
+    found = generate(model, batch_of(PROMPTS, NEW)).token_ids.tolist()
+    stock = windowed(name).double()
+    for prompt, row in zip(PROMPTS, found, strict=True):
+        with torch.no_grad():
+            logits = stock(torch.tensor([prompt + row]), use_cache=False).logits[0]
+        assert logits[len(prompt) - 1 : -1].argmax(-1).tolist() == row
+
+
+@pytest.mark.parametrize("position", IN_MODELS.values(), ids=IN_MODELS)
 @pytest.mark.parametrize("chunk", [1, 7])
 def test_what_is_read_in_chunks_has_the_logits_of_one_pass(position: PositionStrategy, chunk: int) -> None:
     model = model_of(position)

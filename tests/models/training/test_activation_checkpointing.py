@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 import torch
 from saved import saving
-from strategies import STRATEGIES
+from strategies import IN_MODELS
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lit_pi.errors import UserError
 from lit_pi.models import LanguageModel
-from lit_pi.models.attention.documents import ATTENTION
+from lit_pi.models.attention.attend import ATTENTION
 from lit_pi.models.layers import compilation
 from lit_pi.models.layers.layer_forward import ATTENTION_KERNELS
 from lit_pi.models.training import offload
@@ -54,7 +54,7 @@ def learnt(model: LanguageModel) -> list[torch.Tensor]:
     return [packed, alone, *(parameter.grad for parameter in model.parameters())]
 
 
-@pytest.mark.parametrize("position", STRATEGIES.values(), ids=STRATEGIES)
+@pytest.mark.parametrize("position", IN_MODELS.values(), ids=IN_MODELS)
 def test_every_strategy_learns_the_same(position: PositionStrategy) -> None:
     expected = learnt(built(position, NONE))
     for found, wanted in zip(learnt(built(position, CHOICES["offload"])), expected, strict=True):

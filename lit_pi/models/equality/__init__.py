@@ -1,0 +1,1 @@
+"""Proof that a model here computes what stock transformers computes."""
