@@ -2,9 +2,10 @@
 
 from lit_pi.positions.adjusted_base import AdjustedBase
 from lit_pi.positions.attention_rule import AttentionRule, Pass
-from lit_pi.positions.base import DerivedStrategy, PositionStrategy, StretchingStrategy, prefix_agrees
+from lit_pi.positions.base import PositionStrategy, StretchingStrategy, prefix_agrees
 from lit_pi.positions.by_layer import ByLayer
 from lit_pi.positions.cope import CoPE
+from lit_pi.positions.derived import DerivedStrategy
 from lit_pi.positions.dynamic_ntk import DynamicNTK
 from lit_pi.positions.extrapolate import Extrapolate
 from lit_pi.positions.from_config import FromConfig

@@ -157,27 +157,3 @@ class StretchingStrategy(PositionStrategy):
     def target_context_of(self, rope: Rope) -> int:
         """Tokens of the stretched context (L')."""
         return round(self.scale_of(rope) * rope.original_context)
-
-
-class DerivedStrategy(PositionStrategy):
-    """A strategy that changes the frequencies of another one.
-
-    Args:
-        inner: the strategy whose frequencies are changed.
-    """
-
-    def __init__(self, inner: PositionStrategy) -> None:
-        self.inner = inner
-
-    @property
-    def prefix_consistent(self) -> bool:
-        """The same as for the inner strategy."""
-        return self.inner.prefix_consistent
-
-    def attention_scaling(self, rope: Rope, context_length: int) -> float:
-        """The same as for the inner strategy."""
-        return self.inner.attention_scaling(rope, context_length)
-
-    def target_context_of(self, rope: Rope) -> int:
-        """The same as for the inner strategy."""
-        return self.inner.target_context_of(rope)

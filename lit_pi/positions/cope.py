@@ -5,7 +5,8 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from lit_pi.errors import UserError
-from lit_pi.positions.base import DerivedStrategy, PositionStrategy
+from lit_pi.positions.base import PositionStrategy
+from lit_pi.positions.derived import DerivedStrategy
 from lit_pi.positions.rope import Rope
 
 
@@ -15,14 +16,14 @@ class CoPE(DerivedStrategy):
     k runs from 0 to n - 1, so the first of them is kept and the lowest is zero.
 
     Args:
-        inner: the strategy whose frequencies are clipped; the paper's is `AdjustedBase`.
+        inner: the strategy whose frequencies are clipped, by default `Extrapolate`; the paper's is `AdjustedBase`.
         clipped: how many frequencies fade (n).
 
     Raises:
         UserError: fewer than two frequencies would fade, or more than the model has.
     """
 
-    def __init__(self, inner: PositionStrategy, clipped: int = 20) -> None:
+    def __init__(self, inner: PositionStrategy | None = None, clipped: int = 20) -> None:
         if clipped < 2:
             raise UserError(f"CoPE got clipped {clipped}: at least 2 frequencies fade")
         super().__init__(inner)

@@ -5,7 +5,7 @@ import math
 from jaxtyping import Float32
 from torch import Tensor
 
-from lit_pi.positions.base import DerivedStrategy
+from lit_pi.positions.derived import DerivedStrategy
 from lit_pi.positions.rope import Rope
 
 
@@ -15,7 +15,7 @@ class Resonance(DerivedStrategy):
     Whole wavelengths repeat exactly, so a fast frequency meets no phase in a long sequence that it has not seen.
 
     Args:
-        inner: the strategy whose frequencies are rounded; `YaRN` makes "Resonance YaRN".
+        inner: the strategy whose frequencies are rounded, by default `Extrapolate`; `YaRN` makes "Resonance YaRN".
     """
 
     def inv_freq(self, rope: Rope, context_length: int) -> Float32[Tensor, " half"]:

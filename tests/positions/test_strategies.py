@@ -128,7 +128,7 @@ def golden() -> dict[str, tuple[PositionStrategy, list[float]]]:
         "yarn-rotations": (YaRN(4, ramp="rotations"), by_parts),
         "adjusted-base": (AdjustedBase(5e5), exact_frequencies(5e5)),
         "resonance": (
-            Resonance(Extrapolate()),
+            Resonance(),
             [2 * math.pi / round(2 * math.pi / f) for f in exact_frequencies()],
         ),
         "cope": (CoPE(AdjustedBase(5e5)), [f * w for f, w in zip(exact_frequencies(5e5), fade, strict=True)]),
