@@ -12,6 +12,7 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from prompts import batch_of
 from strategies import STRATEGIES
+from torch import distributed
 from transformers import AttentionMaskInterface, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig
 
 from lit_pi.cli import LitPiCLI
@@ -31,6 +32,14 @@ pytestmark = [
 ]
 
 TOKENS = torch.randint(0, 97, (2, 301), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(autouse=True)
+def no_group_left() -> Iterator[None]:
+    """Lightning leaves a process group of NCCL behind, which tests on the CPU cannot use."""
+    yield
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("position", STRATEGIES.values(), ids=STRATEGIES)

@@ -30,14 +30,15 @@ class InMemory(ModelSource):
         UserError: it is something else, or lies on several devices.
     """
 
-    def __init__(self, llm: PreTrainedModel) -> None:
+    # `Any`, because the command line offers every class of a parameter's type, and their parameters' in turn.
+    def __init__(self, llm: Any) -> None:
         check_model(llm)
         devices = {parameter.device for parameter in llm.parameters()}
         if len(devices) != 1 or (device := next(iter(devices))).type == "meta":
             raise UserError(
                 f"the model lies on {', '.join(sorted(map(str, devices)))}: move it to one device, model.to('cuda')"
             )
-        self.llm = llm
+        self.llm: PreTrainedModel = llm
         self.device = device
 
     @property
