@@ -1,4 +1,4 @@
-"""What strategies share that change the frequencies of another one."""
+"""The base of strategies that change the frequencies of another one."""
 
 from lit_pi.positions.base import PositionStrategy
 from lit_pi.positions.extrapolate import Extrapolate

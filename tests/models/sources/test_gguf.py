@@ -59,9 +59,9 @@ def test_weights_are_those_that_were_written(
         assert torch.equal(found.get_parameter(name), expected), name
     stock = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=path.name, dtype=torch.float32)
     logits = found.set_attn_implementation("sdpa") or found(TOKENS).logits
-    assert torch.equal(logits, stock(TOKENS).logits)
+    torch.testing.assert_close(logits, stock(TOKENS).logits, rtol=0, atol=1e-5)
     if quantised == F32:
-        assert torch.equal(logits, llm(TOKENS).logits)
+        torch.testing.assert_close(logits, llm(TOKENS).logits, rtol=0, atol=1e-5)
     assert source.describe()["weights"] == quantised.name
     assert source.build(keep_dtype=True)[0].dtype == (torch.float16 if quantised == F16 else torch.float32)
 
@@ -115,10 +115,7 @@ def test_it_rotates_as_the_file_says(case: str, llm: LlamaForCausalLM, tmp_path:
     for length in (20, 100):
         expected = cross_entropy(stock(TOKENS[:, :length]).logits[0, :-1], TOKENS[0, 1:length], reduction="none")
         nll = model(TOKENS[:, : length - 1], TOKENS[:, 1:length])[0]
-        if "longrope" in rope_parameters["rope_type"] and length == 100:  # stock's lengths are those of its tokens
-            assert (nll - expected).abs().max() < 1e-5
-        else:
-            assert torch.equal(nll, expected)
+        assert (nll - expected).abs().max() < 1e-5
     if "original_max_position_embeddings" in rope_parameters and case != "any divisors":
         assert rope.original_context == rope_parameters["original_max_position_embeddings"]
 
