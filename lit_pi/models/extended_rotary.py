@@ -89,7 +89,7 @@ def install_extended(llm: PreTrainedModel, position: PositionStrategy, rope: Rop
         stock, attention = stock_rotary(llm), llm.config._attn_implementation
     else:
         stock, attention = before.stock, before.attention
-    rotary = ExtendedRotary(position, rope, kinds, layout_of(stock, llm.config, kinds[0]), stock, attention)
+    rotary = ExtendedRotary(position, rope, kinds, layout_of(stock, llm.config), stock, attention)
     if position.attention_rule is not None:
         check_rule(llm, rotary)
     install_rotary(llm, rotary)

@@ -67,7 +67,7 @@ class LanguageModel(nn.Module):
         self.sequence_mesh: DeviceMesh | None = None
         self.stock = stock_rotary(llm)
         kinds = layer_kinds(llm.config)
-        layout = layout_of(self.stock, llm.config, kinds[0])
+        layout = layout_of(self.stock, llm.config)
         rope = measured(rope, self.stock, llm.config, layout)
         position = position.for_model(rope_parameters_of(llm.config), rope)
         self.rotary = RotaryEmbedding(position, rope, kinds, layout)

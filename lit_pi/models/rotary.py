@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from lit_pi.errors import UserError
+from lit_pi.models.sources.provenance import rotated_kind
 from lit_pi.positions import FULL_ATTENTION, LayerRotations, PositionStrategy, Rope, Rotation
 
 Layout = Literal["halves", "pairs", "once", "complex"]
@@ -153,7 +154,7 @@ def stock_rotary(llm: PreTrainedModel) -> type[nn.Module]:
     return found[0]
 
 
-def layout_of(stock: type[nn.Module], config: PreTrainedConfig, kind: str) -> Layout:
+def layout_of(stock: type[nn.Module], config: PreTrainedConfig) -> Layout:
     """The layout in which transformers' own rotary embedding gives its angles, found by asking it.
 
     Raises:
@@ -162,7 +163,7 @@ def layout_of(stock: type[nn.Module], config: PreTrainedConfig, kind: str) -> La
     with torch.device("cpu"):
         places = torch.arange(1, 4)[None]
         rotary: Any = stock(config)
-        phases = ask_stock(rotary, places, kind)
+        phases = ask_stock(rotary, places, rotated_kind(config))
     if isinstance(phases, Tensor):
         if phases.is_complex():
             return "complex"
@@ -185,7 +186,7 @@ def measured(rope: Rope, stock: type[nn.Module], config: PreTrainedConfig, layou
             return plain_phases(ask_stock(rotary, places, kind), layout)[0].shape[-1]
 
         kinds = tuple((kind, each._replace(head_dim=2 * half(kind))) for kind, each in rope.kinds)
-        main = 2 * half(FULL_ATTENTION) if not kinds else dict(kinds).get(FULL_ATTENTION, kinds[0][1]).head_dim
+        main = 2 * half(rotated_kind(config)) if not kinds else dict(kinds).get(FULL_ATTENTION, kinds[0][1]).head_dim
     return rope._replace(head_dim=main, kinds=kinds)
 
 

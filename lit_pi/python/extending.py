@@ -16,7 +16,6 @@ from lit_pi.models.sources.in_memory import check_model
 from lit_pi.models.sources.provenance import (
     KEY,
     config_in_effect,
-    layer_kinds,
     put_in_effect,
     rope_of,
     rope_parameters_of,
@@ -81,7 +80,7 @@ def extend(
 def _rope(model: PreTrainedModel, original_context: int | None) -> Rope:
     """The rotary embedding that a model of transformers was pre-trained with."""
     stock, config = stock_rotary(model), model.config
-    return measured(rope_of(config, original_context), stock, config, layout_of(stock, config, layer_kinds(config)[0]))
+    return measured(rope_of(config, original_context), stock, config, layout_of(stock, config))
 
 
 def _generate(

@@ -146,6 +146,7 @@ CASES: dict[str, Case] = {
     "Gemma": Case("gemma", HEADS),
     "Gemma 2": Case("gemma2", {**HEADS, **WINDOW}),
     "Gemma 3": Case("gemma3_text", {**HEADS, **HALF}),
+    "Gemma 3, sliding_window in every layer": Case("gemma3_text", {**HEADS, **WINDOW}),
     "Gemma 3, linear in full_attention": Case("gemma3_text", {
         **HEADS, **HALF, **by_layer(scaled("linear", 8.0, rope_theta=1e6)["rope_parameters"], DEFAULT)}),
     "Gemma 4": Case("gemma4_text", {**HEADS, **HALF, "hidden_size_per_layer_input": 0}, "refused"),

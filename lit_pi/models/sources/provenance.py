@@ -53,9 +53,9 @@ def _rope_parameters(config: PreTrainedConfig, position: PositionStrategy, rope:
     """
     before = config.rope_parameters
     if is_by_kind(before):
-        return {
-            kind: None if parameters is None else _of_kind(parameters, _strategy_of(position, kind), rope.of_kind(kind))
-            for kind, parameters in before.items()
+        present = {kind for kind, parameters in before.items() if parameters is not None} & {*layer_kinds(config)}
+        return before | {
+            kind: _of_kind(before[kind], _strategy_of(position, kind), rope.of_kind(kind)) for kind in sorted(present)
         }
     (rotation, *others) = LayerRotations(position, rope, layer_kinds(config)).distinct
     if others:
@@ -154,7 +154,8 @@ def rope_of(config: PreTrainedConfig, original_context: int | None = None) -> Ro
     parameters = getattr(config, "rope_parameters", None) or {}
     if not is_by_kind(parameters):
         return _rope(config, parameters, original_context)
-    kinds = {kind: each for kind, each in parameters.items() if each is not None}
+    present = layer_kinds(config)
+    kinds = {kind: each for kind, each in parameters.items() if each is not None and kind in present}
     # Pre-training had one context, which kinds that were not extended do not tell.
     told = [each.get("original_max_position_embeddings") for each in kinds.values()]
     original_context = original_context or next(filter(None, told), None)
@@ -220,3 +221,9 @@ def layer_kinds(config: PreTrainedConfig) -> list[str]:
     if kinds and len(kinds) >= layers:
         return list(kinds[:layers])
     return [FULL_ATTENTION if getattr(config, "sliding_window", None) is None else "sliding_attention"] * layers
+
+
+def rotated_kind(config: PreTrainedConfig) -> str:
+    """The kind of the first layer that rotates."""
+    kinds, parameters = layer_kinds(config), config.rope_parameters
+    return next((kind for kind in kinds if not is_by_kind(parameters) or parameters.get(kind) is not None), kinds[0])
