@@ -121,10 +121,11 @@ def rope_parameters_of(config: PreTrainedConfig) -> dict[str, Any]:
 
 
 def written_rope_parameters(config: PreTrainedConfig) -> dict[str, Any]:
-    """The `rope_parameters` by which transformers rotates."""
+    """The `rope_parameters` by which transformers rotates; of kinds of layers, those that there are."""
     parameters = config.rope_parameters or {}
     if is_by_kind(parameters):
-        return {kind: each if each is None else _completed(each, config, True) for kind, each in parameters.items()}
+        present = {kind: each for kind, each in parameters.items() if kind in layer_kinds(config)}
+        return {kind: each if each is None else _completed(each, config, True) for kind, each in present.items()}
     return _completed(parameters, config, False)
 
 
