@@ -1,6 +1,8 @@
 """Settings, pictures and texts for every logger that can take them."""
 
-from collections.abc import Iterator
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,41 @@ def _flat(settings: Any, above: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flat(value, f"{above}.{name}" if above else str(name))
     else:
         yield above, settings
+
+
+def log_charts(logger: Logger, names: Iterable[str]) -> None:
+    """Let TensorBoard's tab of custom scalars show in one chart what differs by a number at the end of its name.
+
+    Args:
+        logger: any of Lightning's; others let their user group charts.
+        names: of all scalars so far.
+    """
+    if isinstance(logger, TensorBoardLogger) and (curves := _curves(dict.fromkeys(names, 0.0))):
+        charts = {name: ["Multiline", [rf"^{re.escape(name)}/\d+$"]] for name in curves}
+        logger.experiment.add_custom_scalars({"evaluations": charts})
+
+
+def log_curves(logger: Logger, scalars: Mapping[str, float]) -> None:
+    """Let TensorBoard draw scalars along the number at the end of their names, so that runs lie over one another.
+
+    Args:
+        logger: any of Lightning's; others draw such curves from a table.
+        scalars: values by name, as `books/perplexity/2048`, which comes to stand at 2,048 in `curves/books/perplexity`.
+    """
+    if isinstance(logger, TensorBoardLogger):
+        for name, curve in _curves(scalars).items():
+            for number, value in sorted(curve.items()):
+                logger.experiment.add_scalar(f"curves/{name}", value, number)
+
+
+def _curves(scalars: Mapping[str, float]) -> dict[str, dict[int, float]]:
+    """Scalars whose names end in a number, by what stands before it."""
+    found: dict[str, dict[int, float]] = defaultdict(dict)
+    for name, value in scalars.items():
+        curve, _, number = name.rpartition("/")
+        if number.isdecimal():
+            found[curve][int(number)] = value
+    return found
 
 
 def log_picture(logger: Logger, tag: str, png: Path, step: int) -> None:

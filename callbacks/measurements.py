@@ -3,16 +3,18 @@
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
 from rich.console import Console
 from torchmetrics import Metric
 
 from lit_pi.batches import GenerationBatch, ScoringBatch
 from lit_pi.callbacks.freshness import Freshness
-from lit_pi.callbacks.loggers import log_picture, log_text
+from lit_pi.callbacks.loggers import log_charts, log_curves, log_picture, log_text
 from lit_pi.data.ranks import data_ranks
 from lit_pi.datamodules import LongContextData
 from lit_pi.errors import UserError
@@ -46,6 +48,7 @@ class Measurements(Callback):
         self._sums: dict[str, Metric] = {}
         self._batches: dict[str, int] = {}
         self._freshness = Freshness()
+        self._charted: set[str] = set()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let callbacks that monitor an evaluation wait for its next measurement."""
@@ -112,7 +115,17 @@ class Measurements(Callback):
             pl_module.log_dict(scalars, logger=False if fitting else None)
             for logger in trainer.loggers if fitting else ():
                 logger.log_metrics(scalars, trainer.global_step)
+            self._log_curves(trainer.loggers, scalars, fitting)
         self._freshness.measured([name for name, count in self._batches.items() if count])
+
+    def _log_curves(self, loggers: Sequence[Logger], scalars: dict[str, float], fitting: bool) -> None:
+        new = scalars.keys() - self._charted
+        self._charted |= new
+        for logger in loggers:
+            if not fitting:
+                log_curves(logger, scalars)
+            elif new:
+                log_charts(logger, self._charted)
 
     def _found(self, trainer: Trainer, module: LitLlama, name: str, partial: bool) -> dict[str, float]:
         """Publish what one evaluation found, and return its scalars; called by rank 0 only."""

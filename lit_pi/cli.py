@@ -1,15 +1,16 @@
 """The command line: Lightning's, with positions, presets and one run directory."""
 
+import itertools
 import logging
 import os
 import re
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from importlib import resources
 from inspect import signature
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -124,7 +125,9 @@ def chain_of(error: BaseException | None) -> Iterator[BaseException]:
 def one_sentence(message: str) -> str:
     """Say in one sentence what jsonargparse says over several lines, for each type that a value might have had."""
     keys = re.findall(r'Parser key "([^"]+)"', message)
-    keys = [key for key, inner in zip_longest(keys, keys[1:], fillvalue="") if not inner.startswith(f"{key}.")]
+    keys = [
+        key for key, inner in itertools.zip_longest(keys, keys[1:], fillvalue="") if not inner.startswith(f"{key}.")
+    ]
     key = ".".join(keys) or "the command line"
     given = re.search(r"(?:Given value|Got value|path string): (.*)", message)
     if option := re.search(r"Option '([^']+)' is not accepted", message):
@@ -149,7 +152,10 @@ def one_sentence(message: str) -> str:
 
 
 class RunConfig(SaveConfigCallback):
-    """Keeps the resolved configuration of each subcommand in the run directory and in every logger."""
+    """Keeps the resolved configuration of each subcommand in the run directory and in every logger.
+
+    Of a training run that was continued, `fit.yaml` is what was asked last; `fit-1.yaml` and so on what was before.
+    """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the configuration, once a run, wherever loggers write."""
@@ -158,7 +164,12 @@ class RunConfig(SaveConfigCallback):
         self.already_saved = True
         # One text, whatever files it was read from: it is read again alone.
         text = self.parser.dump(self.config, skip_none=False)
-        with beside(Path(trainer.default_root_dir, self.config_filename)) as partial:
+        path = Path(trainer.default_root_dir, self.config_filename)
+        if trainer.state.fn == "fit" and path.exists() and path.read_text() != text:
+            earlier = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(1))
+            with beside(next(each for each in earlier if not each.exists())) as partial:
+                shutil.copyfile(path, partial)
+        with beside(path) as partial:
             partial.write_text(text)
         for logger in trainer.loggers:
             log_settings(logger, f"config/{self.config_filename.removesuffix('.yaml')}", text)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from interrupted import killed, watched
 from launched import launch, start
 
@@ -40,6 +41,8 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
     with pytest.raises(Exception, match=r"continue it with --ckpt_path last"):
         LitPiCLI(["fit", *tiny, *STEPS, where])
     LitPiCLI(["fit", *tiny, *STEPS, where, "--ckpt_path=last"])
+    asked = [yaml.safe_load((tmp_path / name).read_text())["ckpt_path"] for name in ("fit-1.yaml", "fit.yaml")]
+    assert asked == [None, str(checkpoints / reached)]
     expected = weights(uninterrupted)
     for name, tensor in weights(tmp_path).items():
         assert torch.equal(tensor, expected[name]), name

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lit_pi.callbacks.loggers import log_curves
 from lit_pi.cli import LitPiCLI
 from lit_pi.export import export
 
@@ -46,5 +48,15 @@ def test_run_files_are_in_the_run_directory(kind: str, tmp_path: Path, tiny: lis
         assert "texts/perplexity" in events.Tags()["images"]
         assert {"config/fit/text_summary", "results/text_summary"} <= set(events.Tags()["tensors"])
         assert "_hparams_/session_start_info" in events.summary_metadata
+        assert b"^texts/perplexity/" in events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
     export(run, tmp_path / "exported")
     assert (tmp_path / "exported" / "config.json").exists()
+
+
+def test_runs_lie_over_one_another_along_the_context_length(tmp_path: Path) -> None:
+    logger = TensorBoardLogger(str(tmp_path), name="", version="")
+    log_curves(logger, {"texts/perplexity/64": 2.5, "texts/perplexity/32": 3.0, "texts/gain": 1.0})
+    logger.finalize("success")
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert events.Tags()["scalars"] == ["curves/texts/perplexity"]
+    assert [(point.step, point.value) for point in events.Scalars("curves/texts/perplexity")] == [(32, 3.0), (64, 2.5)]
