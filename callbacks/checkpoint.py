@@ -17,6 +17,18 @@ class Checkpoint(ModelCheckpoint):
     def __init__(self, in_background: bool = False, **options: Any) -> None:
         super().__init__(**options)
         self.in_background = in_background
+        self._step = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin from the step that a checkpoint was loaded of."""
+        super().on_train_start(trainer, pl_module)
+        self._step = trainer.global_step
+
+    def on_train_batch_end(self, trainer: Trainer, *rest: Any) -> None:
+        """Save where that is due, after a step: amid micro-batches gradients would be lost."""
+        if trainer.global_step != self._step:
+            self._step = trainer.global_step
+            super().on_train_batch_end(trainer, *rest)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save where training ended."""

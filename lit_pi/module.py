@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
@@ -34,7 +33,7 @@ from lit_pi.models.training.activation_checkpointing import ActivationCheckpoint
 from lit_pi.models.training.float8 import Float8, use_float8
 from lit_pi.models.training.lora import LoRA, check_complete
 from lit_pi.optimization import adamw, restart_schedule, scheduler_config, step_plateaus, warmup
-from lit_pi.parallel import FSDP2, mean_over_ranks
+from lit_pi.parallel import FSDP2, StepLoss
 from lit_pi.positions import (
     Contiguous,
     LayerRotations,
@@ -48,7 +47,7 @@ SPEND_MEMORY = ActivationCheckpointing()
 """By default layers keep as much as fits into a GPU's memory."""
 
 
-class LitLlama(LightningModule):
+class LitLlama(StepLoss):
     """A LLaMA-family model whose positions come from a strategy.
 
     The strategy given here is the one in effect, whatever a loaded checkpoint was trained with.
@@ -167,6 +166,7 @@ class LitLlama(LightningModule):
 
     def on_train_start(self) -> None:
         """Say what computes attention, and prepare to measure the first steps."""
+        super().on_train_start()
         assert self.model is not None
         if self.lr is not None:
             restart_schedule(self.trainer, self.lr, self.make_scheduler)
@@ -184,17 +184,10 @@ class LitLlama(LightningModule):
             rank_zero_info(f"Sequences are split over {self.model.sequence_mesh.size()} ranks: keys and values {way}.")
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
-        """Negative log-likelihood of the batch's targets over what a rank has of them on average, in nats a token.
-
-        Its mean over ranks, as gradients are averaged, is the mean over all their targets; a sequence may hold nothing
-        but a prompt.
-        """
+        """The batch's part of the mean negative log-likelihood of the step's targets; see `StepLoss`."""
         positions = self.train_positions(batch.position_ids, batch.input_ids, self.global_step)
         token_nll = self.learn(batch._replace(position_ids=positions))
-        loss = token_nll.sum() / mean_over_ranks((batch.targets != IGNORE).sum()).clamp(min=1)
-        if not self.trainer.barebones:
-            self.log("train/loss", loss, batch_size=len(batch.input_ids))
-        return loss
+        return self.loss_of(token_nll.sum(), (batch.targets != IGNORE).sum())
 
     def learn(self, batch: TrainingBatch, root: nn.Module | None = None) -> Float[Tensor, "batch seq"]:
         """Negative log-likelihood in nats of a batch's targets, at the positions it has.

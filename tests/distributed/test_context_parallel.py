@@ -20,7 +20,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 SPLIT = [
     "--trainer.strategy=FSDP2", "--trainer.strategy.compute_dtype=float32", "--trainer.devices=2",
-    "--trainer.strategy.context_parallel_size=2",
+    "--trainer.strategy.context_parallel_size=2", "--trainer.accumulate_grad_batches=2", "--data.batch_size=1",
+    "--trainer.val_check_interval=8",
 ]  # fmt: skip
 
 RUNS = {

@@ -46,8 +46,9 @@ class Record(Callback):
         self.losses: list[float] = []
         self.sums = torch.zeros(len(CONTEXTS), dtype=torch.float64)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *rest: Any) -> None:
-        self.losses.append(float(outputs["loss"]))
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, i: int) -> None:
+        if (i + 1) % trainer.accumulate_grad_batches == 0:
+            self.losses.append(float(trainer.callback_metrics["train/loss"]))
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ScoringBatch, *rest: Any
@@ -74,6 +75,7 @@ def trainer(folder: Path, steps: int = END, ranks: int = 1, offload: bool = Fals
         devices=ranks,
         strategy=FSDP2(compute_dtype="float32", cpu_offload=offload) if ranks > 1 else "auto",
         max_steps=steps,
+        accumulate_grad_batches=ranks,
         gradient_clip_val=0.5,
         limit_val_batches=0,
         callbacks=[
@@ -95,7 +97,7 @@ def data(corpus: Path, ranks: int = 1) -> LongContextData:
         {"texts": scored},
         context_length=64,
         packing="packed",
-        batch_size=4 // ranks,
+        batch_size=4 // ranks**2,
     )
 
 
