@@ -46,8 +46,10 @@ class Record(Callback):
         self.losses: list[float] = []
         self.sums = torch.zeros(len(CONTEXTS), dtype=torch.float64)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, i: int) -> None:
-        if (i + 1) % trainer.accumulate_grad_batches == 0:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        if (index + 1) % trainer.accumulate_grad_batches == 0:
             self.losses.append(float(trainer.callback_metrics["train/loss"]))
 
     def on_test_batch_end(
