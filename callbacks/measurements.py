@@ -17,6 +17,7 @@ from lit_pi.callbacks.freshness import Freshness
 from lit_pi.callbacks.loggers import log_charts, log_curves, log_picture, log_text
 from lit_pi.data.ranks import data_ranks
 from lit_pi.datamodules import LongContextData
+from lit_pi.datamodules.step_schedule import StepSchedule
 from lit_pi.errors import UserError
 from lit_pi.evaluations import Evaluation
 from lit_pi.evaluations.evaluation import Results, import_path
@@ -49,11 +50,22 @@ class Measurements(Callback):
         self._batches: dict[str, int] = {}
         self._freshness = Freshness()
         self._charted: set[str] = set()
+        self._schedule: StepSchedule | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let callbacks that monitor an evaluation wait for its next measurement."""
         if isinstance(data := trainer.datamodule, LongContextData):  # type: ignore[attr-defined]
             self._freshness.guard(trainer.callbacks, data.evaluations)  # type: ignore[attr-defined]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Plan at which steps to validate."""
+        if isinstance(data := trainer.datamodule, LongContextData):  # type: ignore[attr-defined]
+            self._schedule = StepSchedule(trainer, data.evaluations.values(), data.evaluate_last_step)
+
+    def on_train_batch_end(self, trainer: Trainer, *rest: Any) -> None:
+        """Have a validation follow where one is due."""
+        if self._schedule is not None:
+            self._schedule.after_batch(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start from zero."""

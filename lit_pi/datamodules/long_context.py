@@ -29,6 +29,7 @@ from lit_pi.data.sequences import Sequences, collate
 from lit_pi.data.store import TokenStore
 from lit_pi.data.tokenizer import BYTES
 from lit_pi.datamodules.probing import probing
+from lit_pi.datamodules.step_schedule import is_last_step
 from lit_pi.errors import UserError, check_at_least
 from lit_pi.evaluations.evaluation import Evaluation, ScoringBatches, check_measurable
 
@@ -52,6 +53,7 @@ class LongContextData(LightningDataModule):
         batch_size: training sequences of one batch on each device.
         num_workers: processes that read batches beside each rank; 0 reads in the rank itself.
         seed: chooses the order of training sequences.
+        evaluate_last_step: measure every evaluation after the last step of `fit` too, whatever its `every_n_steps`.
 
     Raises:
         UserError: `context_length` is not a multiple of 8, another count is too small, or there is nothing to train
@@ -69,6 +71,7 @@ class LongContextData(LightningDataModule):
         batch_size: int = 1,
         num_workers: int = 0,
         seed: int = 0,
+        evaluate_last_step: bool = False,
     ) -> None:
         super().__init__()
         if context_length < LENGTH_MULTIPLE or context_length % LENGTH_MULTIPLE:
@@ -86,6 +89,7 @@ class LongContextData(LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
+        self.evaluate_last_step = evaluate_last_step
         self.sequences: dict[str, Sequences] | None = None
 
     @cached_property
@@ -251,7 +255,9 @@ class LongContextData(LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         every = evaluation.every_n_steps
-        return every is None or trainer.state.fn != "fit" or trainer.global_step % every == 0
+        if every is None or trainer.state.fn != "fit" or trainer.global_step % every == 0:
+            return True
+        return self.evaluate_last_step and is_last_step(trainer)
 
     @property
     def _ranks(self) -> DataRanks:

@@ -76,7 +76,7 @@ class Evaluation(ABC):
     those inside it, once a YAML names it by its import path.
 
     Args:
-        every_n_steps: during `fit`, measure at validations whose step is a multiple of this; None for all.
+        every_n_steps: during `fit`, measure at steps that are multiples of this; None for every validation.
 
     Attributes:
         kind: the kind of its records in `results.json`; by default the name of the class.

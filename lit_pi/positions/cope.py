@@ -17,10 +17,10 @@ class CoPE(DerivedStrategy):
 
     Args:
         inner: the strategy whose frequencies are clipped, by default `Extrapolate`; the paper's is `AdjustedBase`.
-        clipped: how many frequencies fade (n).
+        clipped: how many frequencies fade (n), the paper's 20 of 64 by default; all of a model that has fewer.
 
     Raises:
-        UserError: fewer than two frequencies would fade, or more than the model has.
+        UserError: fewer than two frequencies would fade.
     """
 
     def __init__(self, inner: PositionStrategy | None = None, clipped: int = 20) -> None:
@@ -32,7 +32,6 @@ class CoPE(DerivedStrategy):
     def inv_freq(self, rope: Rope, context_length: int) -> Float32[Tensor, " half"]:
         """Frequencies, the lowest fading to zero."""
         inv_freq = self.inner.inv_freq(rope, context_length).clone()
-        if self.clipped > len(inv_freq):
-            raise UserError(f"CoPE got clipped {self.clipped}, and the model has only {len(inv_freq)} frequencies")
-        inv_freq[-self.clipped :] *= (1 + torch.linspace(0, torch.pi, self.clipped, dtype=torch.float32).cos()) / 2
+        clipped = min(self.clipped, len(inv_freq))
+        inv_freq[-clipped:] *= (1 + torch.linspace(0, torch.pi, clipped, dtype=torch.float32).cos()) / 2
         return inv_freq

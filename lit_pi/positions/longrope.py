@@ -19,7 +19,9 @@ Factors = list[float] | str
 class LongRoPE(StretchingStrategy):
     """Frequencies divided by searched factors: theta_j / lambda_j (Ding et al. 2024, arXiv 2402.13753, equation 4).
 
-    One set of factors serves sequences up to the original context, another one longer sequences.
+    One set of factors serves sequences up to the original context, another one longer sequences. All positions are
+    stretched, as in transformers and the models that were released: the first tokens that the paper's equation leaves
+    as they were are none there.
 
     Args:
         long_factor: a factor for each frequency, in a list or in a JSON file that holds a list, or an object with

@@ -13,7 +13,8 @@ class SelfExtend(PositionStrategy):
     """Keys nearer than w at their distance, others at m // G - n // G + w - w // G (Jin et al. 2024, arXiv 2401.01325).
 
     Section 3.2, equations 3 and 4; no training. A model of original context L reaches (L - w) G + w tokens before a
-    distance occurs that it has not seen.
+    distance occurs that it has not seen. Where G does not divide w, w / G is rounded down as in the paper; some of the
+    authors' code leaves it a fraction.
 
     Args:
         group_size: neighbouring far tokens that share a position (G).

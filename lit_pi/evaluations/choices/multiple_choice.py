@@ -40,7 +40,7 @@ class MultipleChoice(Evaluation):
         batch_tokens: tokens of one forward, padding included, where a single row does not have more.
         max_questions: how many questions to ask, a random choice; None for all.
         seed: chooses the questions.
-        every_n_steps: during `fit`, measure at validations whose step is a multiple of this; None for all.
+        every_n_steps: during `fit`, measure at steps that are multiples of this; None for every validation.
 
     Raises:
         UserError: an option is below its least value.

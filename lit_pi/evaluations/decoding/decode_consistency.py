@@ -35,7 +35,7 @@ class DecodeConsistency(Evaluation):
         batch_size: documents of one forward.
         max_documents: how many documents to read, a random choice; None for all.
         seed: chooses the documents.
-        every_n_steps: during `fit`, measure at validations whose step is a multiple of this; None for all.
+        every_n_steps: during `fit`, measure at steps that are multiples of this; None for every validation.
 
     Raises:
         UserError: an option is below its least value, or the steps leave no prompt.

@@ -60,7 +60,7 @@ class PasskeyRetrieval(Evaluation):
         filler_split: split of that corpus.
         batch_size: prompts of one forward.
         seed: chooses keys, drawn depths and stretches of filler.
-        every_n_steps: during `fit`, measure at validations whose step is a multiple of this; None for all.
+        every_n_steps: during `fit`, measure at steps that are multiples of this; None for every validation.
 
     Raises:
         UserError: there is nothing to ask, or an option is below its least value.

@@ -63,7 +63,7 @@ class Perplexity(Evaluation):
             finds the number, which the result records, and whether disjoint windows of the longest context length
             will do. Runs that are compared need the same number: give it to both.
         seed: chooses documents and windows.
-        every_n_steps: during `fit`, measure at validations whose step is a multiple of this; None for all.
+        every_n_steps: during `fit`, measure at steps that are multiples of this; None for every validation.
 
     Raises:
         UserError: the stride leaves tokens unscored, a count is below its least value, or `precision` is out of range

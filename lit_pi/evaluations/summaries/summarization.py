@@ -51,7 +51,7 @@ class Summarization(Evaluation):
         batch_size: summaries that are written together.
         max_documents: how many documents to summarise, a random choice; None for all.
         seed: chooses the documents.
-        every_n_steps: during `fit`, measure at validations whose step is a multiple of this; None for all.
+        every_n_steps: during `fit`, measure at steps that are multiples of this; None for every validation.
 
     Raises:
         UserError: an option is out of its range.

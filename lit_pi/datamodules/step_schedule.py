@@ -26,13 +26,13 @@ class StepSchedule:
     """
 
     def __init__(self, trainer: Trainer, evaluations: Iterable[Evaluation], last_step: bool) -> None:
-        self._every = sorted({each.every_n_steps for each in evaluations} - {None})
+        self._every = sorted({each.every_n_steps for each in evaluations if each.every_n_steps is not None})
         self._last_step = last_step
         self._own = trainer.val_check_batch
         self._batches = 0
         self._step = trainer.global_step
         self._owed = False
-        asked = f"an evaluation is measured every {self._every[0]} steps" if self._every else "the last step is measured"
+        asked = f"an evaluation is measured every {self._every[0]} steps" if self._every else "the last step is due"
         if (self._every or last_step) and self._own is None:
             raise UserError(f"trainer.val_check_interval is a time, and {asked}: leave it out")
         if (self._every or last_step) and trainer.check_val_every_n_epoch not in (None, 1):
