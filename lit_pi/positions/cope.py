@@ -33,5 +33,6 @@ class CoPE(DerivedStrategy):
         """Frequencies, the lowest fading to zero."""
         inv_freq = self.inner.inv_freq(rope, context_length).clone()
         clipped = min(self.clipped, len(inv_freq))
-        inv_freq[-clipped:] *= (1 + torch.linspace(0, torch.pi, clipped, dtype=torch.float32).cos()) / 2
+        fade = (1 + torch.linspace(0, torch.pi, clipped, dtype=torch.float64).cos()) / 2
+        inv_freq[-clipped:] *= fade.float()
         return inv_freq
