@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from rich.console import Console
 from torchmetrics import Metric
 
@@ -23,7 +24,7 @@ from lit_pi.evaluations import Evaluation
 from lit_pi.evaluations.evaluation import Results, import_path
 from lit_pi.evaluations.figures import save
 from lit_pi.evaluations.parquet import write_columns
-from lit_pi.evaluations.records import Run, add_record
+from lit_pi.evaluations.records import Run, add_record, marked
 from lit_pi.files import beside
 from lit_pi.module import LitLlama
 from lit_pi.report import write_tables
@@ -160,6 +161,9 @@ class Measurements(Callback):
         }
         run = Path(trainer.default_root_dir)
         record["table"] = _write_items(run, evaluation, record, results)
+        record = marked(record)
+        if "failed" in record:
+            rank_zero_warn(f"{name} failed at step {trainer.global_step}: {record['failed']}")
         add_record(run, record)
         _show(trainer, evaluation, record, self.show)
         return {f"{name}/{key}": float(value) for key, value in results.scalars.items()}

@@ -1,6 +1,8 @@
 """`results.json`: what the evaluations of run directories found, and under which protocol."""
 
 import json
+import math
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
@@ -52,8 +54,43 @@ def add_record(run: Path, record: dict[str, Any]) -> Path:
     versions |= {name: version(name) for name in PACKAGES}
     content = {"schema_version": SCHEMA_VERSION, "records": [*kept, record | {"versions": versions}]}
     with beside(path) as partial:
-        partial.write_text(json.dumps(content, indent=2, default=str))
+        partial.write_text(json.dumps(_encoded(content), indent=2, default=str, allow_nan=False))
     return path
+
+
+def marked(record: dict[str, Any]) -> dict[str, Any]:
+    """The record, which says in `failed` where it holds something that is no finite number."""
+    place = next(_not_finite(record), None)
+    return record if place is None else record | {"failed": f"{place} is not finite"}
+
+
+def _not_finite(value: Any, place: str = "") -> Iterator[str]:
+    if isinstance(value, float) and not math.isfinite(value):
+        yield place
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from _not_finite(inner, f"{place}.{key}" if place else str(key))
+
+
+NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+"""How results name numbers that JSON does not have, in quotes."""
+
+
+def _encoded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _encoded(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_encoded(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return json.dumps(value)
+    return value
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _decoded(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_decoded(inner) for inner in value]
+    return NOT_FINITE.get(value, value) if isinstance(value, str) else value
 
 
 def load_records(run: Path) -> list[dict[str, Any]]:
@@ -67,7 +104,7 @@ def load_records(run: Path) -> list[dict[str, Any]]:
         raise UserError(f"there is no {FILE} in {run}: name the directory of a run that `lit-pi test` has finished")
     try:
         content = json.loads(path.read_text())
-        schema, records = content["schema_version"], content["records"]
+        schema, records = content["schema_version"], _decoded(content["records"])
     except (json.JSONDecodeError, TypeError, KeyError) as error:
         raise UserError(f"{path} is not a results file of lit_pi ({error!r}): remove it and test again") from error
     if schema != SCHEMA_VERSION:
@@ -92,8 +129,9 @@ def latest(run: Path, kind: str | None = None) -> dict[str, dict[str, Any]]:
 
 
 def label(run: Run, record: dict[str, Any]) -> str:
-    """Name a run and the strategy that it was measured with."""
-    return f"{run.name}: {said(record['protocol']['position'])}{' (partial)' if record['partial'] else ''}"
+    """Name a run and the strategy that it was measured with, and say of a measurement what it is not."""
+    marks = "".join(f" ({mark})" for mark in ("partial", "failed") if record.get(mark))
+    return f"{run.name}: {said(record['protocol']['position'])}{marks}"
 
 
 def said(position: dict[str, Any]) -> str:

@@ -29,8 +29,8 @@ class Scores(NamedTuple):
 
     Attributes:
         token_nll: negative log-likelihoods in nats, 0 where a target is ignored.
-        token_rank: tokens that are more likely (strictly larger logits): 0 for the model's first choice, and where a
-            target is ignored.
+        token_rank: tokens that greedy decoding would take before: those of larger logits, and of as large ones those
+            of smaller ids; 0 for the model's first choice, and where a target is ignored.
     """
 
     token_nll: Float[Tensor, "batch scored"]

@@ -1,5 +1,7 @@
 """Results on the disk."""
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import transformers
 
 import lit_pi
 from lit_pi.errors import UserError
-from lit_pi.evaluations.records import add_record, load_records
+from lit_pi.evaluations.records import Run, add_record, label, load_records, marked
 
 
 def record(stage: str = "test", step: int = 0, perplexity: float = 4.0, **position: Any) -> dict[str, Any]:
@@ -44,3 +46,18 @@ def test_a_record_says_which_versions_gave_it(tmp_path: Path) -> None:
     (found,) = load_records(tmp_path)
     expected = {"torch": torch.__version__, "transformers": transformers.__version__, "lit_pi": lit_pi.__version__}
     assert found["versions"].items() >= expected.items()
+
+
+def test_what_is_not_finite_is_json_and_marked(tmp_path: Path) -> None:
+    assert marked(record()) == record()
+    failed = marked(record() | {"curve": [{"perplexity": math.inf}, {"perplexity": math.nan}]})
+    assert failed["failed"] == "curve.0.perplexity is not finite"
+    add_record(tmp_path, failed)
+
+    def no_json(name: str) -> None:
+        raise AssertionError(name)
+
+    json.loads((tmp_path / "results.json").read_text(), parse_constant=no_json)
+    (read,) = load_records(tmp_path)
+    assert read["curve"][0]["perplexity"] == math.inf and math.isnan(read["curve"][1]["perplexity"])
+    assert label(Run("run", tmp_path), read | {"protocol": {"position": {"class": "YaRN"}}}) == "run: YaRN (failed)"

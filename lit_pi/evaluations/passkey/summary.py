@@ -44,7 +44,9 @@ def _summary(length: int, cells: list[PasskeyCell], complete: bool) -> dict[str,
     n, correct = sum(cell.n for cell in cells), sum(cell.correct for cell in cells)
     low, high = wilson(correct, n)
     reached = {str(name): k_max(cells, threshold) for name, threshold in THRESHOLDS.items()} if complete else None
+    found = [cell.nominal_distance for cell in cells if cell.accuracy >= THRESHOLDS[20]]
+    missed = [cell.nominal_distance for cell in cells if cell.accuracy < THRESHOLDS[20]]
     return {
         "context_length": length, "n": n, "correct": correct, "accuracy": correct / n, "low": low, "high": high,
-        "k_max": reached,
+        "k_max": reached, "nearest_missed": min(missed, default=None), "furthest_found": max(found, default=None),
     }  # fmt: skip

@@ -66,12 +66,12 @@ def preview(name: str, batches: WindowBatches, probe: Probe) -> None:
     windows = sum(window.document >= 0 for _, batch in batches.planned for window in batch)
     cost = f"{name}: {windows:,} windows, {tokens:,} tokens to read"
     probed = {length: len(batches.planned[index][1]) for length, index in largest.items()}
-    longest = max(probed)
-    if ranks * (longest * probed[longest] + sum(map(prod, probed.items()))) > PROBE_SHARE * tokens:
+    if 2 * ranks * sum(map(prod, probed.items())) > PROBE_SHARE * tokens:
         rank_zero_info("%s", cost)
         return
+    for index in largest.values():  # each shape may be compiled
+        _timed(probe, batches[index + rank])
     seconds = 0.0
-    _timed(probe, batches[largest[longest] + rank])  # warms up
     for length, index in largest.items():
         seconds += _timed(probe, batches[index + rank]) * rows[length] / (ranks * probed[length])
     rank_zero_info("%s, about %s", cost, timedelta(seconds=max(1, round(seconds))))

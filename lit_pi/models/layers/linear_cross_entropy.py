@@ -71,9 +71,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             logits = _logits(products, scale, cap)
             token_nll.view(-1)[rows] = F.cross_entropy(logits, wanted, reduction="none")
             if token_rank is not None:
-                own = logits.gather(-1, wanted.clamp(min=0)[:, None])
-                # Not `>`: of logits that are not numbers, none is a first choice.
-                token_rank.view(-1)[rows] = (~(logits <= own)).sum(dim=-1).masked_fill(wanted == IGNORE, 0)
+                token_rank.view(-1)[rows] = _ranks(logits, wanted.clamp(min=0)).masked_fill(wanted == IGNORE, 0)
         # A chunk that is alone stays: the backward pass begins with it.
         ctx.save_for_backward(hidden_states, weight, bias, targets, products if len(targets) <= positions else None)
         ctx.scale, ctx.cap = scale, cap
@@ -123,6 +121,14 @@ def _logits(products: Tensor, scale: float, cap: float | None) -> Tensor:
 
 def _nll(products: Tensor, wanted: Tensor, scale: float, cap: float | None) -> Tensor:
     return F.cross_entropy(_logits(products, scale, cap), wanted, reduction="none")
+
+
+def _ranks(logits: Tensor, wanted: Tensor) -> Tensor:
+    """How many tokens greedy decoding would take before those that are wanted."""
+    own = logits.gather(-1, wanted[:, None])
+    earlier = torch.arange(logits.shape[-1], device=logits.device) < wanted[:, None]
+    # Not `>`: of logits that are not numbers, none is a first choice.
+    return (~(logits <= own) | ((logits == own) & earlier)).sum(dim=-1)
 
 
 def _grad_products(products: Tensor, wanted: Tensor, grad_nll: Tensor, scale: float, cap: float | None) -> Tensor:

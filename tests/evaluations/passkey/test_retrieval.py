@@ -127,9 +127,9 @@ def test_record_scalars_table_and_figures(told: tuple[Path, dict[str, Any], str]
         assert events.Scalars(f"keys/passkey/k_max_20/{length}")[0].value == K_MAX[length][0]
     assert events.Tags()["images"] == ["keys/passkey"]
     assert table.splitlines() == [
-        f"{run.name}: Interpolate (scale 4) | 512 | 40 | 95.0 (83.5 to 98.6) | 512 | 512 | 512",
-        f"{run.name}: Interpolate (scale 4) | 768 | 40 | 40.0 (26.3 to 55.4) | 576 | 384 | 192",
-        f"{run.name}: Interpolate (scale 4) | 1,024 | 40 | 77.5 (62.5 to 87.7) | 256 | 256 | 256",
+        f"{run.name}: Interpolate (scale 4) | 512 | 40 | 95.0 (83.5 to 98.6) | 512 | 512 | 512 | none | 512",
+        f"{run.name}: Interpolate (scale 4) | 768 | 40 | 40.0 (26.3 to 55.4) | 576 | 384 | 192 | 768 | 576",
+        f"{run.name}: Interpolate (scale 4) | 1,024 | 40 | 77.5 (62.5 to 87.7) | 256 | 256 | 256 | 512 | 1,024",
     ]
     drawing = (run / "figures" / "keys-passkey.svg").read_text()
     assert (run / "figures" / "keys-passkey.png").stat().st_size

@@ -66,6 +66,16 @@ def test_values_ranks_and_gradients_are_those_of_all_logits(
     assert torch.equal(rank, better * (targets != IGNORE))
 
 
+def test_of_equal_logits_greedy_decoding_takes_the_first() -> None:
+    hidden = torch.randn(1, 64, HIDDEN, generator=torch.Generator().manual_seed(0))
+    weight = torch.randn(8, HIDDEN, generator=torch.Generator().manual_seed(1))[[0, 1, 2, 3, 0, 1, 2, 3]]
+    greedy = (hidden @ weight.mT).argmax(dim=-1)
+    assert greedy.unique().tolist() == [0, 1, 2, 3]
+    for shift, first in ((0, True), (4, False)):
+        rank = linear_cross_entropy.linear_cross_entropy(hidden, Logits(weight), greedy + shift, ranked=True)[1]
+        assert torch.equal(rank == 0, torch.full_like(rank, first, dtype=torch.bool))
+
+
 def test_chunks_in_bfloat16_add_up_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear_cross_entropy, "LOGITS", 16 * VOCAB)
     hidden, weight, targets, _ = drawn(4096, torch.bfloat16)
