@@ -315,6 +315,7 @@ def test_version_answers_without_loading_anything() -> None:
     assert not {"torch", "lightning", "transformers"} & loaded
 
 
+@pytest.mark.long
 def test_shell_completion_knows_the_subcommands(capsys: pytest.CaptureFixture[str]) -> None:
     """And no strategies within strategies within strategies."""
     with pytest.raises(SystemExit) as stop:

@@ -62,6 +62,7 @@ def fit(run: Path, options: list[str], compiled: bool) -> tuple[list[float], dic
     return [event.value for event in events.Scalars("train/loss")], records
 
 
+@pytest.mark.long
 def test_it_learns_and_finds_the_same_and_compiles_no_more(
     counted: None, tmp_path: Path, tiny: list[str], texts: Path
 ) -> None:

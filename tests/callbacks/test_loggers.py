@@ -25,7 +25,7 @@ def trained(folder: Path, tiny: list[str], loggers: str) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("kind", ["false", "csv", "tensorboard and csv"])
+@pytest.mark.parametrize("kind", ["false", pytest.param("csv", marks=pytest.mark.long), "tensorboard and csv"])
 def test_run_files_are_in_the_run_directory(kind: str, tmp_path: Path, tiny: list[str]) -> None:
     elsewhere = {"class_path": "CSVLogger", "init_args": {"save_dir": str(tmp_path / "csv"), "name": "", "version": ""}}
     board = {

@@ -35,6 +35,7 @@ def test_patience_counts_measurements(tmp_path: Path, tiny: list[str]) -> None:
     assert cli.trainer.global_step == 12 and measured(tmp_path) == [4, 8, 12]
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 def test_a_plateau_is_one_of_measurements(tmp_path: Path, tiny: list[str]) -> None:
     class_path = "--model.scheduler=lightning.pytorch.cli.ReduceLROnPlateau"
@@ -47,6 +48,7 @@ def test_a_plateau_is_one_of_measurements(tmp_path: Path, tiny: list[str]) -> No
         fitted(tmp_path / "b", tiny, class_path, "--model.scheduler.monitor=texts/perplexity/63", steps=4)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 def test_the_learning_rate_that_is_found_is_the_one_in_use(tmp_path: Path, tiny: list[str]) -> None:
     finder = json.dumps(

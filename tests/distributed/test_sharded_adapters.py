@@ -22,6 +22,7 @@ def merged(run: Path) -> torch.Tensor:
         return LanguageModel(llm, Interpolate(scale=2), rope).eval().llm(input_ids=TOKENS, use_cache=False).logits
 
 
+@pytest.mark.long
 def test_two_ranks_learn_and_save_one_adapter(tmp_path: Path, tiny: list[str]) -> None:
     """With activation checkpointing there."""
     base = tmp_path / "base"

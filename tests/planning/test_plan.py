@@ -237,6 +237,7 @@ def test_the_cpus_memory_is_shown_beside_a_gpus(capsys: pytest.CaptureFixture[st
         assert re.search(shown, said) if shown else "the CPU's" not in said
 
 
+@pytest.mark.long
 def test_prediction_is_within_15_percent_of_what_is_measured(tmp_path: Path, tiny: list[str]) -> None:
     words = [
         *tiny, "--model.llm.config.hidden_size=384", "--model.llm.config.intermediate_size=1024",

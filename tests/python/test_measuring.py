@@ -45,8 +45,14 @@ def perplexity_of(texts: Path, **options: Any) -> str:
     ("position", "options"),
     [
         (Interpolate(scale=4), ["--model.position=Interpolate", "--model.position.scale=4"]),
-        (DynamicNTK(scale=4), ["--model.position=DynamicNTK", "--model.position.scale=4"]),
-        (SelfExtend(4, 16), ["--model.position=SelfExtend", "--model.position={group_size: 4, window: 16}"]),
+        pytest.param(
+            DynamicNTK(scale=4), ["--model.position=DynamicNTK", "--model.position.scale=4"], marks=pytest.mark.long
+        ),
+        pytest.param(
+            SelfExtend(4, 16),
+            ["--model.position=SelfExtend", "--model.position={group_size: 4, window: 16}"],
+            marks=pytest.mark.long,
+        ),
     ],
     ids=["interpolate", "dynamic-ntk", "self-extend"],
 )
