@@ -44,7 +44,7 @@ def log_charts(logger: Logger, names: Iterable[str]) -> None:
 
     Args:
         logger: any of Lightning's; others let their user group charts.
-        names: of all scalars so far.
+        names: the names of all scalars so far.
     """
     if isinstance(logger, TensorBoardLogger) and (curves := _curves(dict.fromkeys(names, 0.0))):
         charts = {name: ["Multiline", [rf"^{re.escape(name)}/\d+$"]] for name in curves}

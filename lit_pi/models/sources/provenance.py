@@ -181,6 +181,11 @@ def _rope(config: PreTrainedConfig, parameters: dict[str, Any], original_context
                 "tokens: give `original_context`, the context of pre-training"
             )
         original_context = config.max_position_embeddings
+    if not isinstance(original_context, int) or original_context < 1:
+        raise UserError(
+            f"the context of the {config.model_type} model is {original_context} tokens: give its config a whole number "
+            "of max_position_embeddings"
+        )
     head_dim = head_dim_of(config)
     # The `proportional` type turns a part of the frequencies, the others a part of the dimensions.
     part = 1.0 if kind == "proportional" else parameters.get("partial_rotary_factor", 1.0)
