@@ -165,10 +165,10 @@ class Perplexity(Evaluation):
         sample = self._sample(num_windows)
         self.sample = None if sample.complete else sample
 
-    def pilot(self) -> WindowSample:
+    def pilot(self, num_windows: int = PILOT_WINDOWS) -> WindowSample:
         """A few windows; complete where drawing them saves nothing."""
-        pilot = self._sample(PILOT_WINDOWS)
-        return pilot if pilot.units > 2 * PILOT_WINDOWS else self._sample(pilot.units)
+        pilot = self._sample(num_windows)
+        return pilot if pilot.units > 2 * num_windows else self._sample(pilot.units)
 
     def pilot_batches(
         self, name: str, tokenizer: PreTrainedTokenizerFast, world_size: int, pilot: WindowSample

@@ -4,6 +4,11 @@ Each document's first window is always run: it scores most of the tokens that ha
 the order of documents and places, every block of neighbours gives two, drawn without replacement. What a window is
 expected to hold is known without running it, so only its deviation from that is estimated (difference estimator;
 Cochran 1977, Sampling Techniques, sections 5.3, 5A.12 and 7.1): the closer it is, the fewer windows are needed.
+
+Blocks spread unequally, so that the variance of a sum rests on those that spread most. Student's quantile has
+Satterthwaite's degrees of freedom over blocks (1946, Biometrics Bulletin 2, 110-114). The square of a variance that is
+estimated from one degree of freedom is three times too large on average, so that they are 3 (sum v)^2 / sum(v^2) - 2:
+as many as blocks where these spread equally, and 1 where one block carries all.
 """
 
 from typing import NamedTuple
@@ -23,12 +28,39 @@ class Totals(NamedTuple):
     Attributes:
         y: estimated numerators `[documents]`.
         x: exact denominators `[documents]`.
-        half_width: half of the 95 % interval of sum(y) / sum(x) around that of all windows; 0 where all were run.
+        errors: what each block's two windows tell of the error of sum(y), whose variance is the sum of their squares
+            `[blocks]`; empty where all windows were run. Those of two series are of the same blocks, so that the
+            error of a difference is their difference.
     """
 
     y: NDArray[np.float64]
     x: NDArray[np.float64]
+    errors: NDArray[np.float64]
+
+
+class SamplingError(NamedTuple):
+    """How far a sum over drawn windows may be from that of all windows.
+
+    Attributes:
+        half_width: half of its 95 % interval.
+        effective_blocks: blocks in effect, which are the degrees of freedom.
+        largest_share: the largest share of the variance that one block carries.
+    """
+
     half_width: float
+    effective_blocks: float
+    largest_share: float
+
+
+def sampling_error(errors: NDArray[np.float64]) -> SamplingError | None:
+    """Interval of a sum from the `errors` of its blocks; None where nothing was drawn, or losses are infinite."""
+    variances = np.square(errors)
+    total = float(variances.sum())
+    if not 0 < total < np.inf:
+        return None
+    effective = min(max(3 * total**2 / float(np.square(variances).sum()) - 2, 1.0), float(len(errors)))
+    half = float(student.ppf(0.975, effective)) * total**0.5
+    return SamplingError(half, effective, float(variances.max()) / total)
 
 
 class WindowSample:
@@ -107,22 +139,17 @@ class WindowSample:
         deviation = np.where(weight > 0, y - known, 0.0)
         totals_y = sum_by(document, weight * deviation + known, documents)
         totals_x = sum_by(document, x, documents)
-        half = 0.0 if self.complete else self._half_width(deviation, document, number)
-        return Totals(totals_y, totals_x, half / totals_x.sum() if half else 0.0)
+        errors = np.empty(0) if self.complete else self.errors(deviation, document, number)
+        return Totals(totals_y, totals_x, errors)
 
-    def variance(self, deviation: NDArray[np.float64], document: NDArray[np.int64], number: NDArray[np.int64]) -> float:
-        """Variance of windows' deviations inside blocks, from those that were drawn."""
-        one, other = self._pairs(deviation, document, number)
-        with np.errstate(invalid="ignore"):  # of infinite losses
-            return float(np.square(one - other).mean() / 2)
-
-    def _half_width(
+    def errors(
         self, deviation: NDArray[np.float64], document: NDArray[np.int64], number: NDArray[np.int64]
-    ) -> float:
+    ) -> NDArray[np.float64]:
+        """What each block's two windows tell of the error of a sum over all windows, `[blocks]`."""
         one, other = self._pairs(deviation, document, number)
         # Of a block of N windows, 2 of which give d1 and d2: N^2 (1 - 2 / N) s^2 / 2, with s^2 = (d1 - d2)^2 / 2.
-        variance = (self.sizes * (self.sizes - PER_BLOCK) * np.square(one - other) / 4).sum()
-        return float(student.ppf(0.975, len(self.sizes)) * np.sqrt(variance))
+        with np.errstate(invalid="ignore"):  # of infinite losses
+            return np.sqrt(self.sizes * (self.sizes - PER_BLOCK)) * (one - other) / 2
 
     def _pairs(
         self, deviation: NDArray[np.float64], document: NDArray[np.int64], number: NDArray[np.int64]
