@@ -45,5 +45,5 @@ def unsettled(effective: float | None, largest_share: float | None, unit: str) -
     if effective < FEWEST:
         return f"{effective:.1f} {unit}s in effect, fewer than {FEWEST}"
     if largest_share > LARGEST_SHARE:
-        return f"one {unit} carries {largest_share:.0%} of the variance"
+        return f"one {unit} carries {100 * largest_share:.0f} % of the variance"
     return None

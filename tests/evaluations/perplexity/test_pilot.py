@@ -34,7 +34,8 @@ def test_intervals_are_as_narrow_as_asked(losses: TokenLosses, precision: float)
     narrow, numbers = [], []
     for seed in range(12):
         pilot = WindowSample(COUNTS, PILOT_WINDOWS, seed)
-        numbers.append(windows_needed(only(losses, PLAN, pilot), PLAN, PLAN.disjoint(), pilot, precision))
+        choice = windows_needed(only(losses, PLAN, pilot), PLAN, PLAN.disjoint(), pilot, precision)
+        numbers.append(choice.num_windows)
         sample = WindowSample(COUNTS, numbers[-1], seed)
         for point in measure(only(losses, PLAN, sample), [PLAN, *PLAN.disjoint()], sample).curve:
             assert point.sampling_high is not None
@@ -48,7 +49,8 @@ def test_a_narrower_interval_needs_more_windows_up_to_all(losses: TokenLosses) -
     pilot = WindowSample(COUNTS, PILOT_WINDOWS, 0)
     run = only(losses, PLAN, pilot)
     numbers = [
-        windows_needed(run, PLAN, PLAN.disjoint(), pilot, precision) for precision in (0.5, 0.04, 0.02, 0.01, 1e-6)
+        windows_needed(run, PLAN, PLAN.disjoint(), pilot, precision).num_windows
+        for precision in (0.5, 0.04, 0.02, 0.01, 1e-6)
     ]
     assert numbers[0] == 32 and numbers == sorted(numbers) and numbers[-1] == pilot.units
     assert 2 <= numbers[2] / numbers[1] <= 6  # four times as many, but for the grid and the windows that there are
@@ -66,11 +68,11 @@ def test_one_disjoint_pass_will_do_unless_the_model_fails_at_long_contexts(fails
         nll[series] = (level + chance.normal(0, 0.05, offsets[-1])).astype(np.float32)
     losses = TokenLosses(offsets, nll)
     pilot = WindowSample(COUNTS, PILOT_WINDOWS, 0)
-    num_windows, disjoint = choose(
+    num_windows, disjoint, unsettled = choose(
         only(losses, PLAN, pilot), PLAN, [PLAN.disjoint()[-1:], PLAN.disjoint()], pilot, 0.01
     )
     assert [plan.context_lengths for plan in disjoint] == ([(32,), (64,)] if fails else [(64,)])
-    assert num_windows < COUNTS.sum() / 4
+    assert num_windows < COUNTS.sum() / 4 and unsettled is None
     sample = WindowSample(COUNTS, num_windows, 0)
     run = only(losses, PLAN, sample)
     whole = {point.context_length: point.perplexity for point in measure(losses, [PLAN]).curve}
