@@ -1,6 +1,11 @@
-"""A sample of windows gives what all windows give: on average exactly, and within its interval."""
+"""A sample of windows gives what all windows give: on average exactly, and within its interval.
+
+`book_windows.npz` holds the overlapping windows (1,024 words, a stride of 64) of 30 books' first 10,000 words, with the
+nats that a model loses in each (`bigram`, see the intervals over documents) and those expected from disjoint windows.
+"""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -109,3 +114,58 @@ def test_all_windows_are_no_estimate() -> None:
         totals = sample.totals(y, x, x, document, number, len(DOCUMENTS))
         assert sampling_error(totals.errors) is None
         assert totals.y == pytest.approx(np.bincount(document, y), rel=1e-12)
+
+
+BOOKS = dict(np.load(Path(__file__).parent / "book_windows.npz"))
+
+
+def share_held(nll: np.ndarray, expected: np.ndarray, num_windows: int, draws: int) -> float:
+    """How often intervals hold the mean of all windows of the books."""
+    document, number = (BOOKS[key].astype(np.int64) for key in ("document", "number"))
+    tokens, counts, held = BOOKS["tokens"].astype(float), np.bincount(document), []
+    for seed in range(draws):
+        totals = WindowSample(counts, num_windows, seed).totals(nll, expected, tokens, document, number, len(counts))
+        held.append(abs(totals.y.sum() - nll.sum()) <= half_width(totals) * tokens.sum())
+    return float(np.mean(held))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("num_windows", [32, 64, 128, 300, 600])
+@pytest.mark.parametrize("beside", ["disjoint windows", "nothing"])
+def test_coverage_on_windows_of_real_books(beside: str, num_windows: int) -> None:
+    nll, tokens = BOOKS["nll"].astype(float), BOOKS["tokens"].astype(float)
+    expected = BOOKS["expected"] if beside == "disjoint windows" else tokens * nll.sum() / tokens.sum()
+    assert 0.93 <= share_held(nll, expected.astype(float), num_windows, 2000) <= 0.97
+
+
+def failing(seed: int) -> np.ndarray:
+    """Nats of the books' windows if a model lost 6 nats a token more in one later window of a hundred."""
+    later = np.flatnonzero(BOOKS["number"] > 0)
+    failed = np.random.default_rng(seed).choice(later, len(later) // 100, replace=False)
+    nll = BOOKS["nll"].astype(float)
+    nll[failed] += 6.0 * BOOKS["tokens"][failed]
+    return nll
+
+
+def test_rare_windows_that_fail_are_held_from_300_on() -> None:
+    held = [share_held(failing(seed), BOOKS["expected"].astype(float), 300, 60) for seed in range(10)]
+    assert np.mean(held) >= 0.9
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("num_windows", [300, 400, 600])
+def test_coverage_of_rare_windows_that_fail(num_windows: int) -> None:
+    held = [share_held(failing(seed), BOOKS["expected"].astype(float), num_windows, 100) for seed in range(20)]
+    assert np.mean(held) >= 0.9
+
+
+def test_blocks_in_effect() -> None:
+    """Of blocks that spread alike as many as there are on average, and one where it carries all."""
+    errors = np.random.default_rng(0).normal(0, 3, (20_000, 16))
+    freedom = 3 * np.square(errors).sum(1) ** 2 / (errors**4).sum(1) - 2
+    assert np.mean(freedom) == pytest.approx(16, rel=0.1)
+    found = [sampling_error(each) for each in errors[:500]]
+    assert [error.effective_blocks for error in found] == pytest.approx(np.clip(freedom[:500], 1, 16))
+    alone = sampling_error(np.array([0.0, 5.0, 0.0, 0.0]))
+    assert alone == pytest.approx((12.706204736432095 * 5, 1, 1))  # Student's quantile of 1 degree of freedom
+    assert sampling_error(np.array([np.nan, 1.0])) is None and sampling_error(np.zeros(4)) is None
