@@ -10,7 +10,7 @@ from lit_pi.errors import UserError
 from lit_pi.evaluations.evaluation import class_of
 from lit_pi.evaluations.figures import draw
 from lit_pi.evaluations.passkey.scores import PasskeyCell
-from lit_pi.evaluations.perplexity.points import CurvePoint
+from lit_pi.evaluations.perplexity.measures import CurvePoint
 from lit_pi.evaluations.records import Records, Run
 from lit_pi.evaluations.tables import Table
 

@@ -5,8 +5,8 @@ from math import isfinite
 
 from lit_pi.evaluations.figures import Line, LinePanel, Mark, Picture
 from lit_pi.evaluations.pairing import differences
+from lit_pi.evaluations.perplexity.measures import CurvePoint
 from lit_pi.evaluations.perplexity.paired import paired_perplexities
-from lit_pi.evaluations.perplexity.points import CurvePoint
 from lit_pi.evaluations.perplexity.window_sums import Bucket
 from lit_pi.evaluations.records import Records, label
 

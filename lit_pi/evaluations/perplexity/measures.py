@@ -1,7 +1,7 @@
 """Every definition of perplexity out of one store of token losses, each with its interval."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,15 +9,63 @@ import numpy as np
 
 from lit_pi.evaluations.perplexity.control import expected_losses
 from lit_pi.evaluations.perplexity.definitions import DEFINITIONS, Definition, Floats, WindowSums, sum_by
-from lit_pi.evaluations.perplexity.points import ContextGain, CurvePoint, Point, uncertainty
-from lit_pi.evaluations.perplexity.sampling import Totals, WindowSample, sampling_error
+from lit_pi.evaluations.perplexity.sampling import Totals, WindowSample
 from lit_pi.evaluations.perplexity.token_scores import Series, TokenLosses
 from lit_pi.evaluations.perplexity.window_sums import Bucket, by_position, weights_of, window_sums
 from lit_pi.evaluations.perplexity.windows import WindowPlan
+from lit_pi.evaluations.statistics.block_intervals import sampling_error
 from lit_pi.evaluations.statistics.document_intervals import ratio, ratio_difference
+from lit_pi.evaluations.statistics.uncertainty import Uncertainty, uncertainty
 
 FEWEST_UNSEEN = 300
 """Of so many windows, one in 20 draws misses all of the one in a hundred on which a model fails."""
+
+
+@dataclass(frozen=True)
+class Point(Uncertainty):
+    """A figure at one context length.
+
+    Attributes:
+        context_length: positions of a window, in tokens.
+        value: the figure.
+        documents: that take part.
+    """
+
+    context_length: int
+    value: float
+    documents: int
+
+
+@dataclass(frozen=True)
+class CurvePoint(Uncertainty):
+    """Token-weighted perplexity at one context length, whose intervals are the perplexity's.
+
+    Attributes:
+        context_length: positions of a window, in tokens.
+        perplexity: exponential of `token_nll`.
+        token_nll: mean negative log-likelihood of a token, in nats.
+        tokens: tokens scored.
+    """
+
+    context_length: int
+    perplexity: float
+    token_nll: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class ContextGain(Uncertainty):
+    """The loss that a longer context length saves on the same tokens.
+
+    Attributes:
+        context_length: the longer one, in tokens.
+        shortest: the one it is compared with.
+        gain: nats a token by which the loss is lower.
+    """
+
+    context_length: int
+    shortest: int
+    gain: float
 
 
 class SeriesTotals(NamedTuple):

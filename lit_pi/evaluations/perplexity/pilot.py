@@ -9,10 +9,11 @@ from scipy.stats import chi2
 from scipy.stats import t as student
 
 from lit_pi.evaluations.perplexity.control import expected_losses
-from lit_pi.evaluations.perplexity.sampling import PER_BLOCK, WindowSample, sampling_error
+from lit_pi.evaluations.perplexity.sampling import PER_BLOCK, WindowSample
 from lit_pi.evaluations.perplexity.token_scores import TokenLosses
 from lit_pi.evaluations.perplexity.window_sums import window_sums
 from lit_pi.evaluations.perplexity.windows import WindowPlan
+from lit_pi.evaluations.statistics.block_intervals import sampling_error
 from lit_pi.evaluations.statistics.settled import unsettled
 
 PILOT_WINDOWS = 64

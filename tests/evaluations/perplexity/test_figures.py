@@ -8,7 +8,7 @@ import pytest
 
 from lit_pi.evaluations.figures import LinePanel, Mark, draw
 from lit_pi.evaluations.perplexity.figures import loss_by_position_figure, perplexity_figure, perplexity_figures
-from lit_pi.evaluations.perplexity.points import CurvePoint
+from lit_pi.evaluations.perplexity.measures import CurvePoint
 from lit_pi.evaluations.perplexity.window_sums import Bucket
 from lit_pi.evaluations.records import Run
 

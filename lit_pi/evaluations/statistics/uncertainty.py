@@ -1,12 +1,10 @@
-"""Points of curves: figures at a context length, each with how uncertain it is."""
+"""Both intervals of a figure: over documents, and of all windows where some were drawn."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
-from lit_pi.evaluations.perplexity.sampling import SamplingError
+from lit_pi.evaluations.statistics.block_intervals import SamplingError
 from lit_pi.evaluations.statistics.document_intervals import Figure
 from lit_pi.evaluations.statistics.settled import unsettled
 
@@ -41,53 +39,6 @@ class Uncertainty:
         return unsettled(self.effective_blocks, self.largest_block_share, "block")
 
 
-@dataclass(frozen=True)
-class Point(Uncertainty):
-    """A figure at one context length.
-
-    Attributes:
-        context_length: positions of a window, in tokens.
-        value: the figure.
-        documents: that take part.
-    """
-
-    context_length: int
-    value: float
-    documents: int
-
-
-@dataclass(frozen=True)
-class CurvePoint(Uncertainty):
-    """Token-weighted perplexity at one context length, whose intervals are the perplexity's.
-
-    Attributes:
-        context_length: positions of a window, in tokens.
-        perplexity: exponential of `token_nll`.
-        token_nll: mean negative log-likelihood of a token, in nats.
-        tokens: tokens scored.
-    """
-
-    context_length: int
-    perplexity: float
-    token_nll: float
-    tokens: int
-
-
-@dataclass(frozen=True)
-class ContextGain(Uncertainty):
-    """The loss that a longer context length saves on the same tokens.
-
-    Attributes:
-        context_length: the longer one, in tokens.
-        shortest: the one it is compared with.
-        gain: nats a token by which the loss is lower.
-    """
-
-    context_length: int
-    shortest: int
-    gain: float
-
-
 def uncertainty(
     figure: Figure, sampling: SamplingError | None, x: float, shown: Callable[[float], float] = float
 ) -> Uncertainty:
@@ -104,7 +55,7 @@ def uncertainty(
         known = None if value is None else shown(value)
         return known if known is not None and math.isfinite(known) else None
 
-    half = np.nan if sampling is None else sampling.half_width / x
+    half = math.nan if sampling is None else sampling.half_width / x
     return Uncertainty(
         low=end(figure.low),
         high=end(figure.high),
