@@ -56,7 +56,7 @@ def difference_cell(difference: Figure, form: str) -> str:
 
 
 def difference_notes(found: Mapping[str, Figure]) -> list[str]:
-    """What has to be said below differences: what they rest on, and why some have no star.
+    """Say below differences what they rest on, and why some have no star.
 
     Args:
         found: differences by where they stand.

@@ -97,7 +97,7 @@ RESTS_ON = "[documents in effect, largest share of the variance that one of them
 
 
 def rests_on(effective: float | None, largest_share: float | None) -> str:
-    """What an interval over documents rests on, behind it, if there is one."""
+    """Write behind an interval over documents what it rests on, if there is one."""
     return "" if effective is None or largest_share is None else f" [{effective:.1f}, {100 * largest_share:.0f} %]"
 
 

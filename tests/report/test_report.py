@@ -232,6 +232,6 @@ def test_runs_of_one_name_stay_apart(runs: list[Path], tmp_path: Path, monkeypat
 
 
 def test_runs_without_results_are_named(tmp_path: Path) -> None:
-    (tmp_path / "results.json").write_text(json.dumps({"schema_version": 2, "records": []}))
+    (tmp_path / "results.json").write_text(json.dumps({"schema_version": 3, "records": []}))
     with pytest.raises(UserError, match="are empty: test it"):
         report([tmp_path], tmp_path / "report")

@@ -18,7 +18,7 @@ from lit_pi.evaluations.statistics.document_intervals import ratio, ratio_differ
 from lit_pi.evaluations.statistics.uncertainty import Uncertainty, uncertainty
 
 FEWEST_UNSEEN = 300
-"""Of so many windows, one in 20 draws misses all of the one in a hundred on which a model fails."""
+"""A model may fail on one window in a hundred, and of so many drawn ones none is such a window in 1 of 20 draws."""
 
 
 @dataclass(frozen=True)

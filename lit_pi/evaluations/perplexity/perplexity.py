@@ -61,7 +61,8 @@ class Perplexity(Evaluation):
         precision: draw as many windows as make the 95 % interval of what all windows would give so narrow, as half its
             width over the perplexity, at every context length (0.005 for half a per cent); a pilot of a few windows
             finds the number, which the result records, and whether disjoint windows of the longest context length
-            will do. Runs that are compared need the same number: give it to both.
+            will do. A pilot that a few blocks of windows carry draws more, if need be all windows. Runs that are
+            compared need the same number: give it to both.
         seed: chooses documents and windows.
         every_n_steps: during `fit`, measure at validations whose step is a multiple of this; None for all.
 

@@ -91,8 +91,8 @@ def _half_width(drawn: int, units: int, variance: float, blocks: float) -> float
 
     Args:
         drawn: how many.
-        units: of how many.
-        variance: of the sum, if half of them were drawn.
+        units: all windows beside first ones.
+        variance: variance of the sum, if half of them were drawn.
         blocks: blocks in effect for each unit that is drawn.
     """
     error = math.sqrt(variance * (units - drawn) / drawn)

@@ -114,7 +114,7 @@ class WindowSample:
     def errors(
         self, deviation: NDArray[np.float64], document: NDArray[np.int64], number: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        """What each block's two windows tell of the error of a sum over all windows, `[blocks]`."""
+        """Each block's part in the error of a sum over all windows, from its two windows; `[blocks]`."""
         one, other = self._pairs(deviation, document, number)
         # Of a block of N windows, 2 of which give d1 and d2: N^2 (1 - 2 / N) s^2 / 2, with s^2 = (d1 - d2)^2 / 2.
         with np.errstate(invalid="ignore"):  # of infinite losses

@@ -80,7 +80,7 @@ def _interval_cells(low: float | None, high: float | None, effective: float | No
 
 
 def _doubts(records: Records) -> list[str]:
-    """What speaks against the intervals of curves."""
+    """Say what speaks against the intervals of curves."""
     found = warnings(point["effective_documents"] for record in records.values() for point in record["curve"])
     for run, record in records.items():
         if (reason := record["sampling_unsettled"]) is not None:
