@@ -15,7 +15,7 @@ from scipy.stats import t as student
 from lit_pi.evaluations.statistics.document_intervals import Estimate, cluster_mean, ratio, ratio_difference
 from lit_pi.evaluations.statistics.settled import FEW, LARGEST_SHARE, warnings
 
-SIMULATIONS = 10_000
+SIMULATIONS = 4000
 BOOKS = np.genfromtxt(Path(__file__).parent / "book_losses.csv", delimiter=",", names=True)
 
 
