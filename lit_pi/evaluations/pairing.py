@@ -10,9 +10,10 @@ import pyarrow.parquet
 
 from lit_pi.errors import UserError
 from lit_pi.evaluations.records import Records, Run
-from lit_pi.evaluations.statistics.document_intervals import cluster_mean
+from lit_pi.evaluations.statistics.document_intervals import Figure, cluster_mean
 from lit_pi.evaluations.statistics.paired_shares import PairedShares, paired_shares
-from lit_pi.evaluations.tables import Table, interval
+from lit_pi.evaluations.statistics.settled import warnings
+from lit_pi.evaluations.tables import RESTS_ON, Table, interval, rests_on
 
 Pair = TypeVar("Pair")
 EXCLUDES_ZERO = "* the 95 % interval of the difference excludes zero"
@@ -35,10 +36,37 @@ def differences(
 
 
 def difference_table(
-    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], refused: Sequence[str], numbers: int
+    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str], numbers: int
 ) -> list[Table]:
     """Return a table of differences with its notes, or none where there is nothing to say."""
-    return [Table(title, header, rows, [EXCLUDES_ZERO, *refused], numbers)] if rows or refused else []
+    return [Table(title, header, rows, [EXCLUDES_ZERO, *notes], numbers)] if rows or notes else []
+
+
+def difference_cell(difference: Figure, form: str) -> str:
+    """Write out a difference: `*` stands behind one that tells, `?` where a few documents carry it.
+
+    Args:
+        difference: with its interval over documents.
+        form: how numbers are formatted, such as `.4f`.
+    """
+    value, low, high, effective, share = difference
+    mark = "*" if difference.tells else "?" if difference.excludes_zero else ""
+    ends = "" if low is None or high is None else f" ({low:{form}} to {high:{form}})"
+    return f"{value:+{form}}{mark}{ends}{rests_on(effective, share)}"
+
+
+def difference_notes(found: Mapping[str, Figure]) -> list[str]:
+    """Say below differences what they rest on, and why some have no star.
+
+    Args:
+        found: differences by where they stand.
+    """
+    withheld = [
+        f"? no star for {where}: {difference.unsettled}"
+        for where, difference in found.items()
+        if difference.excludes_zero and not difference.tells
+    ]
+    return [RESTS_ON, *withheld, *warnings(difference.effective_documents for difference in found.values())]
 
 
 def share_cells(shares: PairedShares) -> list[str]:
@@ -61,19 +89,28 @@ def paired_items(name: str, records: Records, columns: Mapping[str, str]) -> lis
     if not columns or len(records) < 2:
         return []
 
-    def compare(baseline: Path, other: Path) -> list[list[str]]:
+    def compare(baseline: Path, other: Path) -> list[tuple[str, int, Figure | PairedShares | None]]:
         by_directory = {run.directory: record for run, record in records.items()}
         first, second = by_directory[baseline], by_directory[other]
         if first["asked"] != second["asked"]:
             raise UserError(f"{baseline} and {other} measured {name} differently: test both with the same options")
         one, two = (_items(run / record["table"], columns) for run, record in ((baseline, first), (other, second)))
-        return [[title, *_paired(one[column], two[column])] for column, title in columns.items()]
+        return [(title, *_paired(one[column], two[column])) for column, title in columns.items()]
 
     runs = list(records)
     found, refused = differences(runs, compare)
-    rows = [[run.name, *row] for run, entries in found.items() for row in entries]
+    cells = [(run.name, *entry) for run, entries in found.items() for entry in entries]
+    rows = [[run, figure, f"{items:,}", _cell(difference)] for run, figure, items, difference in cells]
+    means = {f"{run}, {figure}": each for run, figure, _, each in cells if isinstance(each, Figure)}
+    notes = [*(difference_notes(means) if means else ()), *refused]
     title = f"{name}: difference from {runs[0].name} on the same items"
-    return difference_table(title, ["run", "figure", "items", "difference"], rows, refused, numbers=2)
+    return difference_table(title, ["run", "figure", "items", "difference"], rows, notes, numbers=2)
+
+
+def _cell(difference: Figure | PairedShares | None) -> str:
+    if isinstance(difference, PairedShares):
+        return f"{share_cells(difference)[0]} %"
+    return "" if difference is None else difference_cell(difference, ".4g")
 
 
 def _items(path: Path, columns: Mapping[str, str]) -> dict[str, dict[tuple[Any, int], Any]]:
@@ -91,17 +128,14 @@ def _items(path: Path, columns: Mapping[str, str]) -> dict[str, dict[tuple[Any, 
     return {column: dict(zip(keys, own, strict=True)) for column, own in values.items()}
 
 
-def _paired(first: dict[tuple[Any, int], Any], second: dict[tuple[Any, int], Any]) -> list[str]:
+def _paired(
+    first: dict[tuple[Any, int], Any], second: dict[tuple[Any, int], Any]
+) -> tuple[int, Figure | PairedShares | None]:
+    """How many items both have, and what differs."""
     both = [key for key in first if key in second and first[key] is not None and second[key] is not None]
     if not both:
-        return ["0", ""]
+        return 0, None
     if all(isinstance(first[key], bool) for key in both):
-        return [f"{len(both):,}", f"{share_cells(paired_shares([(first[key], second[key]) for key in both]))[0]} %"]
+        return len(both), paired_shares([(first[key], second[key]) for key in both])
     changes = [float(second[key]) - float(first[key]) for key in both]
-    mean, low, high = cluster_mean(changes, [item for item, _ in both])
-    star = "*" if low is not None and high is not None and (low > 0 or high < 0) else ""
-    return [f"{len(both):,}", f"{mean:+.4g}{star}{_ends(low, high)}"]
-
-
-def _ends(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f" ({low:.4g} to {high:.4g})"
+    return len(both), cluster_mean(changes, [item for item, _ in both])

@@ -15,7 +15,7 @@ from lit_pi.errors import UserError
 from lit_pi.files import beside
 
 FILE = "results.json"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 PACKAGES = ("transformers", "lightning", "tokenizers", "numpy")
 """Whose versions a record holds, beside those of lit_pi, Python and torch, which says its CUDA's too."""
 

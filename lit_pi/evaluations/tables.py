@@ -92,6 +92,15 @@ def percent(share: float, low: float, high: float) -> str:
     return f"{100 * share:.1f}{interval(low, high, 1, 100)}"
 
 
+RESTS_ON = "[documents in effect, largest share of the variance that one of them carries]"
+"""The legend of `rests_on`."""
+
+
+def rests_on(effective: float | None, largest_share: float | None) -> str:
+    """Write behind an interval over documents what it rests on, if there is one."""
+    return "" if effective is None or largest_share is None else f" [{effective:.1f}, {100 * largest_share:.0f} %]"
+
+
 def interval(low: float | None, high: float | None, digits: int, scale: float = 1) -> str:
     """An interval behind a figure, if there is one."""
     return "" if low is None or high is None else f" ({scale * low:.{digits}f} to {scale * high:.{digits}f})"

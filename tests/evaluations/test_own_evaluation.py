@@ -82,6 +82,8 @@ def test_a_report_shows_and_pairs_it(runs: tuple[list[Path], Any]) -> None:
     star = r"\*" if abs(mean) > half else ""
     (row,) = (line for line in text.splitlines() if line.startswith("| halved | loss"))
     expected = rf"{mean:+.4g}{star} ({mean - half:.4g} to {mean + half:.4g})".replace("\\", "")
+    squares = [(change - mean) ** 2 for change in changes]
+    expected += f" [5.0, {100 * max(squares) / sum(squares):.0f} %]"
     assert row == f"| halved | loss (nats a token) | 5 | {expected} |"
     assert re.search(r"difference from plain on the same items", text)
 

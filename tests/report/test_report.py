@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 import pytest
+from scipy.stats import t as student
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_pi.cli import LitPiCLI
@@ -113,7 +114,11 @@ def test_a_report_holds_what_the_runs_found(runs: list[Path], reported: Path) ->
     assert header == ["run", "32", "64"]
     for row, own in zip(rows, (base, longer), strict=True):
         points = own["books"]["curve"]
-        assert row[1:] == [f"{p['perplexity']:.2f} ({p['low']:.2f} to {p['high']:.2f})" for p in points]
+        assert row[1:] == [
+            f"{p['perplexity']:.2f} ({p['low']:.2f} to {p['high']:.2f}) "
+            f"[{p['effective_documents']:.1f}, {100 * p['largest_share']:.0f} %]"
+            for p in points
+        ]
     assert rows[1][0] == "longer: Extrapolate" and rows[0][0].startswith("base: PRoPE (")
     definitions = titled(found, "books: every definition")
     (bits,) = (row[2:] for row in definitions if row[:2] == ["longer: Extrapolate", "bits per byte"])
@@ -145,16 +150,19 @@ def test_differences_are_those_of_the_same_documents_prompts_and_questions(runs:
     tokens = np.array([one["tokens"] for one, _ in pairs])
     nats = np.array([two["nll"] - one["nll"] for one, two in pairs])
     difference = nats.sum() / tokens.sum()
-    residuals = (nats - difference * tokens) / tokens.sum()
-    half = 2.7764451051977987 * np.sqrt(5 / 4 * np.square(residuals).sum())  # Student's, of 4 degrees of freedom
+    squares = np.array([np.delete(nats, d).sum() / np.delete(tokens, d).sum() - difference for d in range(5)]) ** 2
+    effective, share = tokens.sum() ** 2 / np.square(tokens).sum(), squares.max() / squares.sum()
+    half = student.ppf(0.975, effective - 1) * np.sqrt(4 / 5 * squares.sum())
     table = titled(found, "books: loss less that of base")
     assert table[0] == ["run", "definition", "32", "64"] and table[1][:2] == ["longer", "perplexity"]
     for cell in [cell for row in table[1:] for cell in row[2:]]:
-        value, low, high = (float(number) for number in re.findall(r"[-+]?\d+\.\d+", cell))
-        assert low <= value <= high and (low == 0 or high == 0 or ("*" in cell) == (low > 0 or high < 0))
+        value, low, high, *_ = (float(number) for number in re.findall(r"[-+]?\d+\.\d+", cell))
+        marked = "*" in cell or "?" in cell
+        assert low <= value <= high and (low == 0 or high == 0 or marked == (low > 0 or high < 0))
     assert "*" in "".join(cell for row in table for cell in row)
     star = "*" if abs(difference) > half else ""
-    assert table[1][3] == f"{difference:+.4f}{star} ({difference - half:.4f} to {difference + half:.4f})"
+    behind = f"({difference - half:.4f} to {difference + half:.4f}) [{effective:.1f}, {100 * share:.0f} %]"
+    assert table[1][3] == f"{difference:+.4f}{star} {behind}"
     answered = [
         pyarrow.parquet.read_table(run / "questions" / "piqa-test.parquet")["correct_characters"].to_pylist()
         for run in runs[:2]
@@ -189,7 +197,8 @@ def test_a_run_has_its_tables_in_its_directory_and_in_tensorboard(runs: list[Pat
     found = tables(written)
     assert "books: perplexity by context length, longer: Extrapolate" in found
     header, *rows = titled(found, "books: perplexity by context length")
-    assert header == ["context length", "perplexity", "95 % interval over documents", "tokens scored"]
+    carried = ["documents in effect", "largest share"]
+    assert header == ["context length", "perplexity", "95 % interval over documents", *carried, "tokens scored"]
     assert [row[0] for row in rows] == ["32", "64"]
     assert "less that" not in written and "\\begin{tabular}" in (runs[1] / "tables.tex").read_text()
     events = EventAccumulator(str(runs[1])).Reload()
@@ -223,6 +232,6 @@ def test_runs_of_one_name_stay_apart(runs: list[Path], tmp_path: Path, monkeypat
 
 
 def test_runs_without_results_are_named(tmp_path: Path) -> None:
-    (tmp_path / "results.json").write_text(json.dumps({"schema_version": 2, "records": []}))
+    (tmp_path / "results.json").write_text(json.dumps({"schema_version": 3, "records": []}))
     with pytest.raises(UserError, match="are empty: test it"):
         report([tmp_path], tmp_path / "report")

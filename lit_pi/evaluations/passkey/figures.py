@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lit_pi.evaluations.figures import Line, LinePanel, MapPanel, Mark, Numbers, Picture, Point
+from lit_pi.evaluations.pairing import differences
+from lit_pi.evaluations.passkey.paired import paired_passkeys
 from lit_pi.evaluations.passkey.scores import PasskeyCell
 from lit_pi.evaluations.records import Records, label
 
@@ -37,6 +39,7 @@ def passkey_figures(found: Mapping[str, Records]) -> dict[str, Picture]:
             picture = passkey_maps(runs, original, f"{name}: {FOUND}")
         else:
             picture = passkey_lines(runs, original, f"{name}: {FOUND}", mode != "random")
+            picture = picture._replace(panels=[*picture.panels, *_differences(name, records)])
         pictures[f"{name}/passkey"] = picture
     return pictures
 
@@ -92,7 +95,7 @@ def passkey_maps(runs: Mapping[str, Cells], original_context: int, title: str) -
 
 
 def passkey_lines(runs: Mapping[str, Cells], original_context: int, title: str, by_distance: bool) -> Picture:
-    """Return accuracy with 95 % intervals, one line a run.
+    """Return accuracy, one line a run, without intervals: those of compared runs overlap and say nothing.
 
     Args:
         runs: cells by label.
@@ -101,12 +104,32 @@ def passkey_lines(runs: Mapping[str, Cells], original_context: int, title: str, 
         by_distance: one panel a context length, against the distance of the key; else one, against context length.
     """
     if not by_distance:
-        return Picture(title, [_over_lengths(runs, original_context)])
+        return Picture(title, [_bare(_over_lengths(runs, original_context))])
     panels = []
     for length in sorted({length for cells in runs.values() for length in cells}):
         own = {name: cells.get(length, ()) for name, cells in runs.items()}
-        panels.append(_over_distances(own, original_context)._replace(title=f"{length:,} tokens"))
+        panels.append(_bare(_over_distances(own, original_context))._replace(title=f"{length:,} tokens"))
     return Picture(title, panels, columns=2)
+
+
+def _bare(panel: LinePanel) -> LinePanel:
+    return panel._replace(lines=[line._replace(low=(), high=()) for line in panel.lines])
+
+
+def _differences(name: str, records: Records) -> list[LinePanel]:
+    """How many more or fewer of the same keys than the first run the others find, with 95 % intervals."""
+    (baseline, _), *_ = records.items()
+    found, _ = differences(list(records), paired_passkeys)
+    lines = []
+    for run, pairs in found.items():
+        own = [pair for pair in pairs if pair.evaluation == name]
+        points = [[100 * end for end in (each.shares.difference, each.shares.low, each.shares.high)] for each in own]
+        value, low, high = zip(*points, strict=True) if points else ((), (), ())
+        lines.append(Line(label(run, records[run]), [pair.context_length for pair in own], value, low, high, bars=True))
+    if not any(line.x for line in lines):
+        return []
+    title = f"less {baseline.name}, on the same prompts"
+    return [LinePanel(lines, title, LENGTH, f"{FOUND} (points)", log_x=True, marks=[Mark(0, axis="y")])]
 
 
 def _over_distances(groups: Mapping[str, Sequence[PasskeyCell]], original_context: int) -> LinePanel:

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 
 from lit_pi.evaluations.figures import Line, LinePanel, Mark, Picture
+from lit_pi.evaluations.pairing import differences
 from lit_pi.evaluations.perplexity.measures import CurvePoint
+from lit_pi.evaluations.perplexity.paired import paired_perplexities
 from lit_pi.evaluations.perplexity.window_sums import Bucket
 from lit_pi.evaluations.records import Records, label
 
@@ -24,7 +26,8 @@ def perplexity_figures(found: Mapping[str, Records]) -> dict[str, Picture]:
             label(run, record): [CurvePoint(**point) for point in record["curve"]] for run, record in records.items()
         }
         original = min(record["protocol"]["rope"]["original_context"] for record in records.values())
-        pictures[f"{name}/perplexity"] = perplexity_figure(curves, original, f"{name}: perplexity")
+        picture = perplexity_figure(curves, original, f"{name}: perplexity")
+        pictures[f"{name}/perplexity"] = picture._replace(panels=[*picture.panels, *_differences(name, records)])
         for run, record in records.items():
             positions = {
                 entry["context_length"]: [Bucket(**bucket) for bucket in entry["buckets"]]
@@ -36,10 +39,37 @@ def perplexity_figures(found: Mapping[str, Records]) -> dict[str, Picture]:
     return pictures
 
 
+def _differences(name: str, records: Records) -> list[LinePanel]:
+    """How much more or less than the first one runs lose on the same documents, with 95 % intervals."""
+    (baseline, _), *others = records.items()
+    found, _ = differences(list(records), paired_perplexities) if others else ({}, [])
+    lines = []
+    for run, entries in found.items():
+        own = [entry for entry in entries if (entry.evaluation, entry.definition) == (name, "token_weighted")]
+        figures = [entry.difference for entry in own]
+        lines.append(
+            Line(
+                label(run, records[run]), [entry.context_length for entry in own], [each.value for each in figures],
+                [each.low for each in figures], [each.high for each in figures], bars=True,
+            )
+        )  # fmt: skip
+    if not any(line.x for line in lines):
+        return []
+    return [
+        LinePanel(
+            lines, title=f"less {baseline.name}, on the same documents", xlabel="context length (tokens)",
+            ylabel="nats a token", log_x=True, marks=[Mark(0, axis="y")],
+        )
+    ]  # fmt: skip
+
+
 def perplexity_figure(
     curves: Mapping[str, Sequence[CurvePoint]], original_context: int | None, title: str = ""
 ) -> Picture:
-    """Return perplexity against context length, one line a curve, with its 95 % interval as a band.
+    """Return perplexity against context length, one line a curve; the band of a single one is its 95 % interval.
+
+    Documents that are hard are so for every model: where several curves are compared, bands that overlap say nothing,
+    and there are none.
 
     Args:
         curves: points of each labelled curve.
@@ -47,12 +77,12 @@ def perplexity_figure(
         title: heading of the picture.
     """
     lines = [
-        Line(
-            name, [p.context_length for p in curve], [p.perplexity for p in curve], [p.low for p in curve],
-            [p.high for p in curve],
-        )
+        Line(name, [point.context_length for point in curve], [point.perplexity for point in curve])
         for name, curve in curves.items()
-    ]  # fmt: skip
+    ]
+    if len(curves) == 1:
+        ((_, curve),) = curves.items()
+        lines = [lines[0]._replace(low=[point.low for point in curve], high=[point.high for point in curve])]
     known = [p.perplexity for curve in curves.values() for p in curve if isfinite(p.perplexity)]
     marks = [] if original_context is None else [Mark(original_context, f"original context, {original_context:,}")]
     panel = LinePanel(

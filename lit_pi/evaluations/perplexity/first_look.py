@@ -11,8 +11,9 @@ from transformers import PreTrainedTokenizerFast
 
 from lit_pi.batches import ScoringBatch
 from lit_pi.evaluations.evaluation import Probe
-from lit_pi.evaluations.perplexity.pilot import choose
-from lit_pi.evaluations.perplexity.token_scores import TokenScores, series_of
+from lit_pi.evaluations.perplexity.pilot import PILOT_WINDOWS, choose
+from lit_pi.evaluations.perplexity.sampling import WindowSample
+from lit_pi.evaluations.perplexity.token_scores import TokenLosses, TokenScores, series_of
 from lit_pi.evaluations.perplexity.window_batches import WindowBatches
 from lit_pi.progress import progress
 
@@ -24,11 +25,39 @@ PROBE_SHARE = 0.03
 
 
 def settle_windows(name: str, evaluation: "Perplexity", tokenizer: PreTrainedTokenizerFast, probe: Probe) -> None:
-    """Run a pilot, and let it say what the evaluation runs for its `precision`."""
+    """Run a pilot, and let it say what the evaluation runs for its `precision`.
+
+    A pilot that a few blocks of windows carry says too little, and a larger one is drawn, up to half of all windows.
+    """
     assert evaluation.precision is not None
-    pilot = evaluation.pilot()
-    if pilot.complete:
+    pilot, choice = evaluation.pilot(), None
+    while not pilot.complete:
+        losses = _scored(name, evaluation, tokenizer, probe, pilot)
+        choice = choose(losses, evaluation.plan, evaluation.controls, pilot, evaluation.precision)
+        if choice.unsettled is None:
+            break
+        rank_zero_info("Pilot of %s: %s; more windows are drawn", name, choice.unsettled)
+        pilot = evaluation.pilot(2 * pilot.num_windows)
+    if choice is None:
         return
+    evaluation.control = choice.disjoint
+    if choice.unsettled is not None:
+        rank_zero_info("Pilot of %s: no sample of windows is settled: all of them are run", name)
+        return
+    # Fewer than the pilot's, a few blocks might carry them again.
+    grown = pilot.num_windows if pilot.num_windows > PILOT_WINDOWS else 0
+    evaluation.draw(max(choice.num_windows, grown))
+    drawn = pilot.units if evaluation.sample is None else evaluation.sample.num_windows
+    rank_zero_info(
+        "Pilot of %s: %d of %d later windows are run, for an interval of ±%g%%",
+        name, drawn, pilot.units, 100 * evaluation.precision,
+    )  # fmt: skip
+
+
+def _scored(
+    name: str, evaluation: "Perplexity", tokenizer: PreTrainedTokenizerFast, probe: Probe, pilot: WindowSample
+) -> TokenLosses:
+    """Score the windows of a pilot, and the disjoint ones that hold what they score, on all ranks."""
     ranks = probe.ranks
     batches = evaluation.pilot_batches(name, tokenizer, ranks.size, pilot)
     plans = (evaluation.plan, *evaluation.plan.disjoint())
@@ -41,15 +70,7 @@ def settle_windows(name: str, evaluation: "Perplexity", tokenizer: PreTrainedTok
         scored, targets = batch.scored.to(probe.device), batch.targets.to(probe.device)
         documents, begins = batch.documents.to(probe.device), batch.begins.to(probe.device)
         scores.update(batch.spans, token_nll, targets, scored, documents, begins)
-    num_windows, evaluation.control = choose(
-        scores.compute(), evaluation.plan, evaluation.controls, pilot, evaluation.precision
-    )
-    evaluation.draw(num_windows)
-    drawn = pilot.units if evaluation.sample is None else evaluation.sample.num_windows
-    rank_zero_info(
-        "Pilot of %s: %d of %d later windows are run, for an interval of ±%g%%",
-        name, drawn, pilot.units, 100 * evaluation.precision,
-    )  # fmt: skip
+    return scores.compute()
 
 
 def preview(name: str, batches: WindowBatches, probe: Probe) -> None:

@@ -1,7 +1,8 @@
 """Every definition of perplexity out of one store of token losses, each with its interval."""
 
-import math
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,71 +13,59 @@ from lit_pi.evaluations.perplexity.sampling import Totals, WindowSample
 from lit_pi.evaluations.perplexity.token_scores import Series, TokenLosses
 from lit_pi.evaluations.perplexity.window_sums import Bucket, by_position, weights_of, window_sums
 from lit_pi.evaluations.perplexity.windows import WindowPlan
+from lit_pi.evaluations.statistics.block_intervals import sampling_error
 from lit_pi.evaluations.statistics.document_intervals import ratio, ratio_difference
+from lit_pi.evaluations.statistics.uncertainty import Uncertainty, uncertainty
+
+FEWEST_UNSEEN = 300
+"""A model may fail on one window in a hundred, and of so many drawn ones none is such a window in 1 of 20 draws."""
 
 
-class Point(NamedTuple):
+@dataclass(frozen=True)
+class Point(Uncertainty):
     """A figure at one context length.
 
     Attributes:
         context_length: positions of a window, in tokens.
         value: the figure.
-        low: lower end of its 95 % interval over documents, if there are two or more.
-        high: upper end.
-        sampling_low: lower end of the 95 % interval of what all windows would give, if some were drawn.
-        sampling_high: upper end.
         documents: that take part.
     """
 
     context_length: int
     value: float
-    low: float | None
-    high: float | None
-    sampling_low: float | None
-    sampling_high: float | None
     documents: int
 
 
-class CurvePoint(NamedTuple):
-    """Token-weighted perplexity at one context length.
+@dataclass(frozen=True)
+class CurvePoint(Uncertainty):
+    """Token-weighted perplexity at one context length, whose intervals are the perplexity's.
 
     Attributes:
         context_length: positions of a window, in tokens.
         perplexity: exponential of `token_nll`.
         token_nll: mean negative log-likelihood of a token, in nats.
         tokens: tokens scored.
-        low: lower end of the perplexity's 95 % interval over documents, if there are two or more.
-        high: upper end.
-        sampling_low: lower end of the 95 % interval of what all windows would give, if some were drawn.
-        sampling_high: upper end.
     """
 
     context_length: int
     perplexity: float
     token_nll: float
     tokens: int
-    low: float | None = None
-    high: float | None = None
-    sampling_low: float | None = None
-    sampling_high: float | None = None
 
 
-class ContextGain(NamedTuple):
+@dataclass(frozen=True)
+class ContextGain(Uncertainty):
     """The loss that a longer context length saves on the same tokens.
 
     Attributes:
         context_length: the longer one, in tokens.
         shortest: the one it is compared with.
         gain: nats a token by which the loss is lower.
-        low: lower end of its 95 % interval over documents, if there are two or more.
-        high: upper end.
     """
 
     context_length: int
     shortest: int
     gain: float
-    low: float | None
-    high: float | None
 
 
 class SeriesTotals(NamedTuple):
@@ -106,6 +95,7 @@ class Perplexities(NamedTuple):
         context_gain: gains of the longer context lengths.
         positions: loss by position in the document, by context length.
         totals: what the figures are made of.
+        unsettled: the reason why the windows that were drawn may not stand for all, if there is one.
     """
 
     curve: list[CurvePoint]
@@ -113,14 +103,16 @@ class Perplexities(NamedTuple):
     context_gain: list[ContextGain]
     positions: dict[int, list[Bucket]]
     totals: list[SeriesTotals]
+    unsettled: str | None
 
     def record(self) -> dict[str, Any]:
         """Return all figures as plain JSON."""
         return {
             "definition": "token_weighted",
-            "curve": [point._asdict() for point in self.curve],
-            "definitions": {key: [point._asdict() for point in points] for key, points in self.definitions.items()},
-            "context_gain": [gain._asdict() for gain in self.context_gain],
+            "sampling_unsettled": self.unsettled,
+            "curve": [asdict(point) for point in self.curve],
+            "definitions": {key: [asdict(point) for point in points] for key, points in self.definitions.items()},
+            "context_gain": [asdict(gain) for gain in self.context_gain],
             "positions": [
                 {"context_length": length, "buckets": [bucket._asdict() for bucket in buckets]}
                 for length, buckets in self.positions.items()
@@ -154,7 +146,7 @@ def measure(
     """
     sliding = plans[0]
     common_from = sliding.context_lengths[-1] - sliding.stride
-    totals, positions = [], {}
+    totals, positions, unseen = [], {}, False
     # A model that has diverged has infinite losses, which have no interval.
     with np.errstate(invalid="ignore", over="ignore"):
         control = expected_losses(losses, sliding, plans[1:]) if sample is not None and len(plans) > 1 else None
@@ -174,11 +166,26 @@ def measure(
                         known = window_sums(control, plan, length, common_from, token_bytes)
                         if known.run.all():  # not so where the model has diverged
                             by_token, expected = control.nll[series], known
+                    unseen = unseen or by_token is None
                 totals.append(_series_totals(series, windows, whole, expected, len(losses.offsets) - 1))
                 if plan is sliding:
                     positions[length] = by_position(losses, series, windows, weights_of(windows, whole), by_token)
         definitions = {name: points for name in DEFINITIONS if (points := [*_points(name, totals)])}
-        return Perplexities(_curve(definitions, totals), definitions, _gains(totals), positions, totals)
+        curve = _curve(totals)
+        return Perplexities(
+            curve, definitions, _gains(totals), positions, totals, _unsettled(curve, sample if unseen else None)
+        )
+
+
+def _unsettled(curve: Sequence[CurvePoint], unseen: WindowSample | None) -> str | None:
+    """Say why windows may not stand for all; `unseen` are those whose tokens no disjoint windows have scored."""
+    if unseen is not None and unseen.num_windows < FEWEST_UNSEEN:
+        return (
+            f"{unseen.num_windows} windows were drawn, fewer than {FEWEST_UNSEEN}, and no disjoint windows tell of the "
+            "others"
+        )
+    reasons = {point.context_length: point.sampling_unsettled for point in curve}
+    return "; ".join(f"at {length:,} tokens {reason}" for length, reason in reasons.items() if reason) or None
 
 
 def _whole(windows: WindowSums, sample: WindowSample) -> bool:
@@ -210,7 +217,7 @@ def _totals(
     y, x = definition.contribution(windows)
     if sample is None:
         y, x = (sum_by(windows.document, np.where(windows.run, values, 0.0), documents) for values in (y, x))
-        return Totals(y, x, 0.0)
+        return Totals(y, x, np.empty(0))
     return sample.totals(y, definition.contribution(expected)[0], x, windows.document, windows.number, documents)
 
 
@@ -225,47 +232,27 @@ def _as_first_windows(windows: WindowSums) -> WindowSums:
 
 
 def _points(name: str, totals: Sequence[SeriesTotals]) -> list[Point]:
-    points = []
+    points, shown = [], partial(_shown, definition=DEFINITIONS[name])
     for entry in totals:
         if (sums := entry.definitions.get(name)) is None or not sums.x.any():
             continue
-        estimate = ratio(sums.y, sums.x)
-        value = float(estimate.value)
-        half = sums.half_width or math.nan
-        ends = (float(estimate.low), float(estimate.high), value - half, value + half)
-        low, high, sampling_low, sampling_high = (_known(_shown(end, DEFINITIONS[name])) for end in ends)
-        points.append(
-            Point(
-                context_length=entry.series.context_length,
-                value=_shown(value, DEFINITIONS[name]),
-                low=low,
-                high=high,
-                sampling_low=sampling_low,
-                sampling_high=sampling_high,
-                documents=int((sums.x > 0).sum()),
-            )
-        )
+        figure = ratio(sums.y, sums.x).figure()
+        found = uncertainty(figure, sampling_error(sums.errors), sums.x.sum(), shown)
+        documents = int((sums.x > 0).sum())
+        points.append(Point(entry.series.context_length, shown(figure.value), documents, **asdict(found)))
     return points
 
 
-def _curve(definitions: dict[str, list[Point]], totals: Sequence[SeriesTotals]) -> list[CurvePoint]:
-    sums = {entry.series: entry for entry in totals}
+def _curve(totals: Sequence[SeriesTotals]) -> list[CurvePoint]:
+    points = _points("token_weighted", totals)
     curve = []
-    for point in definitions["token_weighted"]:
-        entry = sums[Series("sliding", point.context_length)]
-        weighed = entry.definitions["token_weighted"]
-        curve.append(
-            CurvePoint(
-                point.context_length,
-                point.value,
-                float(weighed.y.sum() / weighed.x.sum()),
-                int(entry.tokens.sum()),
-                point.low,
-                point.high,
-                point.sampling_low,
-                point.sampling_high,
-            )
-        )
+    for point in points:
+        (entry,) = (each for each in totals if each.series == Series("sliding", point.context_length))
+        sums = entry.definitions["token_weighted"]
+        fields = asdict(point)
+        del fields["value"], fields["documents"]
+        token_nll = float(sums.y.sum() / sums.x.sum())
+        curve.append(CurvePoint(perplexity=point.value, token_nll=token_nll, tokens=int(entry.tokens.sum()), **fields))
     return curve
 
 
@@ -279,15 +266,11 @@ def _gains(totals: Sequence[SeriesTotals]) -> list[ContextGain]:
     for length, sums in common[1:]:
         shortest, base = common[0]
         if (base.x == sums.x).all():  # not so where a run was cut short
-            estimate = ratio_difference(base.y, sums.y, sums.x)
-            value, low, high = (float(part) for part in estimate)
-            gains.append(ContextGain(length, shortest, value, _known(low), _known(high)))
+            figure = ratio_difference(base.y, sums.y, sums.x).figure()
+            found = uncertainty(figure, sampling_error(base.errors - sums.errors), sums.x.sum())
+            gains.append(ContextGain(length, shortest, figure.value, **asdict(found)))
     return gains
 
 
 def _shown(value: float, definition: Definition) -> float:
     return float(np.exp(value)) if definition.exponential else value
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value

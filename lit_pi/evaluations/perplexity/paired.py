@@ -8,7 +8,7 @@ from lit_pi.errors import UserError
 from lit_pi.evaluations.perplexity.definitions import DEFINITIONS
 from lit_pi.evaluations.perplexity.score_tables import read_documents
 from lit_pi.evaluations.records import latest
-from lit_pi.evaluations.statistics.document_intervals import ratio, ratio_difference
+from lit_pi.evaluations.statistics.document_intervals import Figure, ratio, ratio_difference
 
 KIND = "perplexity_curve"
 """The kind of its records in `results.json`."""
@@ -24,11 +24,10 @@ class PairedPerplexity(NamedTuple):
         documents: that take part.
         baseline: figure of the baseline.
         other: figure of the other run.
-        difference: mean loss of the other run less the baseline's, in nats a token (bits a byte for bits per byte).
-        low: lower end of its 95 % interval over documents.
-        high: upper end.
+        difference: mean loss of the other run less the baseline's, in nats a token (bits a byte for bits per byte),
+            with its 95 % interval over documents.
         ratio: perplexity of the other run over the baseline's; None for bits per byte.
-        better: `baseline` or `other` where the interval excludes zero, else None.
+        better: `baseline` or `other` where the interval excludes zero and many documents carry it, else None.
     """
 
     evaluation: str
@@ -37,9 +36,7 @@ class PairedPerplexity(NamedTuple):
     documents: int
     baseline: float
     other: float
-    difference: float
-    low: float
-    high: float
+    difference: Figure
     ratio: float | None
     better: str | None
 
@@ -84,11 +81,9 @@ def _check(name: str, *runs: tuple[Path, dict[str, Any]]) -> None:
 
 
 def _compare(evaluation: str, definition: str, context_length: int, first: Any, second: Any) -> PairedPerplexity:
-    estimate = ratio_difference(second.y, first.y, first.x)
-    value, low, high = (float(end) for end in estimate)
+    difference = ratio_difference(second.y, first.y, first.x).figure()
     exponential = DEFINITIONS[definition].exponential
     figures = [float(ratio(sums.y, sums.x).value) for sums in (first, second)]
-    better = "other" if high < 0 else "baseline" if low > 0 else None
     return PairedPerplexity(
         evaluation=evaluation,
         definition=definition,
@@ -96,9 +91,7 @@ def _compare(evaluation: str, definition: str, context_length: int, first: Any, 
         documents=int((first.x > 0).sum()),
         baseline=math.exp(figures[0]) if exponential else figures[0],
         other=math.exp(figures[1]) if exponential else figures[1],
-        difference=value,
-        low=low,
-        high=high,
-        ratio=math.exp(value) if exponential else None,
-        better=better,
+        difference=difference,
+        ratio=math.exp(difference.value) if exponential else None,
+        better=("other" if difference.value < 0 else "baseline") if difference.tells else None,
     )

@@ -61,7 +61,8 @@ class Perplexity(Evaluation):
         precision: draw as many windows as make the 95 % interval of what all windows would give so narrow, as half its
             width over the perplexity, at every context length (0.005 for half a per cent); a pilot of a few windows
             finds the number, which the result records, and whether disjoint windows of the longest context length
-            will do. Runs that are compared need the same number: give it to both.
+            will do. A pilot that a few blocks of windows carry draws more, if need be all windows. Runs that are
+            compared need the same number: give it to both.
         seed: chooses documents and windows.
         every_n_steps: during `fit`, measure at steps that are multiples of this; None for every validation.
 
@@ -165,10 +166,10 @@ class Perplexity(Evaluation):
         sample = self._sample(num_windows)
         self.sample = None if sample.complete else sample
 
-    def pilot(self) -> WindowSample:
+    def pilot(self, num_windows: int = PILOT_WINDOWS) -> WindowSample:
         """A few windows; complete where drawing them saves nothing."""
-        pilot = self._sample(PILOT_WINDOWS)
-        return pilot if pilot.units > 2 * PILOT_WINDOWS else self._sample(pilot.units)
+        pilot = self._sample(num_windows)
+        return pilot if pilot.units > 2 * num_windows else self._sample(pilot.units)
 
     def pilot_batches(
         self, name: str, tokenizer: PreTrainedTokenizerFast, world_size: int, pilot: WindowSample

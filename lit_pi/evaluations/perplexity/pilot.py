@@ -13,6 +13,8 @@ from lit_pi.evaluations.perplexity.sampling import PER_BLOCK, WindowSample
 from lit_pi.evaluations.perplexity.token_scores import TokenLosses
 from lit_pi.evaluations.perplexity.window_sums import window_sums
 from lit_pi.evaluations.perplexity.windows import WindowPlan
+from lit_pi.evaluations.statistics.block_intervals import sampling_error
+from lit_pi.evaluations.statistics.settled import unsettled
 
 PILOT_WINDOWS = 64
 SMALLEST = 32
@@ -28,10 +30,12 @@ class Choice(NamedTuple):
     Attributes:
         num_windows: how many windows to draw beside first ones, or as many as there are.
         disjoint: the windows that do not overlap to score beside them.
+        unsettled: why the pilot is too small to say so, if it is: a few of its blocks carry the variance.
     """
 
     num_windows: int
     disjoint: Sequence[WindowPlan]
+    unsettled: str | None
 
 
 def choose(
@@ -54,34 +58,42 @@ def choose(
         precision: half the width of the 95 % interval of all windows' perplexity, over that perplexity, at every
             context length.
     """
-    choices = [Choice(windows_needed(losses, plan, some, pilot, precision), some) for some in controls]
+    choices = [windows_needed(losses, plan, some, pilot, precision) for some in controls]
     tokens = int(losses.offsets[-1])
     return min(choices, key=lambda each: each.num_windows * plan.context_lengths[-1] + len(each.disjoint) * tokens)
 
 
 def windows_needed(
     losses: TokenLosses, plan: WindowPlan, disjoint: Sequence[WindowPlan], pilot: WindowSample, precision: float
-) -> int:
+) -> Choice:
     """How many windows to draw beside first ones, or as many as there are; for some of `choose`'s controls."""
-    needed, expected = SMALLEST, expected_losses(losses, plan, disjoint)
+    needed, reason, expected = SMALLEST, None, expected_losses(losses, plan, disjoint)
     for length in plan.context_lengths:
         windows = window_sums(losses, plan, length, 0, None)
         drawn = windows.run & (windows.number > 0)
-        if not drawn.any():
-            continue
         deviation = np.where(drawn, windows.nll - window_sums(expected, plan, length, 0, None).nll, 0.0)
-        blocks = len(pilot.sizes)
-        variance = pilot.variance(deviation, windows.document, windows.number)
-        if not math.isfinite(variance):  # the model has diverged, which no number of windows changes
+        errors = pilot.errors(deviation, windows.document, windows.number)
+        if (error := sampling_error(errors)) is None:  # the model has diverged, which no number of windows changes
             continue
-        variance *= blocks / chi2.ppf(1 - CERTAINTY, blocks)
+        reason = reason or unsettled(error.effective_blocks, error.largest_share, "block")
+        share = pilot.num_windows / pilot.units
+        variance = np.square(errors).sum() * share / (1 - share)  # if half of them were drawn
+        variance *= error.effective_blocks / chi2.ppf(1 - CERTAINTY, error.effective_blocks)
         target = math.log1p(precision) * windows.tokens.sum()
-        while needed < pilot.units and _half_width(needed, pilot.units, variance) > target:
+        blocks = error.effective_blocks / pilot.num_windows
+        while needed < pilot.units and _half_width(needed, pilot.units, variance, blocks) > target:
             needed = PER_BLOCK * math.ceil(needed * STEP / PER_BLOCK)
-    return min(needed, pilot.units)
+    return Choice(min(needed, pilot.units), disjoint, reason)
 
 
-def _half_width(drawn: int, units: int, variance: float) -> float:
-    """Half the width of the interval of a sum over all units, of which some are drawn."""
-    error = units * math.sqrt(variance / drawn * (1 - drawn / units))
-    return float(student.ppf(0.975, drawn // PER_BLOCK)) * error
+def _half_width(drawn: int, units: int, variance: float, blocks: float) -> float:
+    """Half the width of the interval of a sum over all units, of which some are drawn.
+
+    Args:
+        drawn: how many.
+        units: all windows beside first ones.
+        variance: variance of the sum, if half of them were drawn.
+        blocks: blocks in effect for each unit that is drawn.
+    """
+    error = math.sqrt(variance * (units - drawn) / drawn)
+    return float(student.ppf(0.975, max(drawn * blocks, 1.0))) * error

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
 from lit_pi.evaluations.perplexity.definitions import sum_by
 
@@ -23,12 +22,14 @@ class Totals(NamedTuple):
     Attributes:
         y: estimated numerators `[documents]`.
         x: exact denominators `[documents]`.
-        half_width: half of the 95 % interval of sum(y) / sum(x) around that of all windows; 0 where all were run.
+        errors: what each block's two windows tell of the error of sum(y), whose variance is the sum of their squares
+            `[blocks]`; empty where all windows were run. Those of two series are of the same blocks, so that the
+            error of a difference is their difference.
     """
 
     y: NDArray[np.float64]
     x: NDArray[np.float64]
-    half_width: float
+    errors: NDArray[np.float64]
 
 
 class WindowSample:
@@ -107,22 +108,17 @@ class WindowSample:
         deviation = np.where(weight > 0, y - known, 0.0)
         totals_y = sum_by(document, weight * deviation + known, documents)
         totals_x = sum_by(document, x, documents)
-        half = 0.0 if self.complete else self._half_width(deviation, document, number)
-        return Totals(totals_y, totals_x, half / totals_x.sum() if half else 0.0)
+        errors = np.empty(0) if self.complete else self.errors(deviation, document, number)
+        return Totals(totals_y, totals_x, errors)
 
-    def variance(self, deviation: NDArray[np.float64], document: NDArray[np.int64], number: NDArray[np.int64]) -> float:
-        """Variance of windows' deviations inside blocks, from those that were drawn."""
-        one, other = self._pairs(deviation, document, number)
-        with np.errstate(invalid="ignore"):  # of infinite losses
-            return float(np.square(one - other).mean() / 2)
-
-    def _half_width(
+    def errors(
         self, deviation: NDArray[np.float64], document: NDArray[np.int64], number: NDArray[np.int64]
-    ) -> float:
+    ) -> NDArray[np.float64]:
+        """Each block's part in the error of a sum over all windows, from its two windows; `[blocks]`."""
         one, other = self._pairs(deviation, document, number)
         # Of a block of N windows, 2 of which give d1 and d2: N^2 (1 - 2 / N) s^2 / 2, with s^2 = (d1 - d2)^2 / 2.
-        variance = (self.sizes * (self.sizes - PER_BLOCK) * np.square(one - other) / 4).sum()
-        return float(student.ppf(0.975, len(self.sizes)) * np.sqrt(variance))
+        with np.errstate(invalid="ignore"):  # of infinite losses
+            return np.sqrt(self.sizes * (self.sizes - PER_BLOCK)) * (one - other) / 2
 
     def _pairs(
         self, deviation: NDArray[np.float64], document: NDArray[np.int64], number: NDArray[np.int64]

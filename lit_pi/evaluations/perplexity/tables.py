@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from lit_pi.evaluations.evaluation import Found
-from lit_pi.evaluations.pairing import difference_table, differences
+from lit_pi.evaluations.pairing import difference_cell, difference_notes, difference_table, differences
 from lit_pi.evaluations.perplexity.definitions import DEFINITIONS
-from lit_pi.evaluations.perplexity.paired import PairedPerplexity, paired_perplexities
+from lit_pi.evaluations.perplexity.paired import paired_perplexities
 from lit_pi.evaluations.perplexity.windows import BOS
 from lit_pi.evaluations.records import Records, Run, label
-from lit_pi.evaluations.statistics.document_intervals import FEW_DOCUMENTS
-from lit_pi.evaluations.tables import Table, interval
+from lit_pi.evaluations.statistics.document_intervals import Figure
+from lit_pi.evaluations.statistics.settled import warnings
+from lit_pi.evaluations.tables import RESTS_ON, Table, interval, rests_on
 
 
 def perplexity_tables(found: Found) -> list[Table]:
@@ -57,41 +58,50 @@ def _curve(name: str, records: Records) -> Table:
     ((run, record),) = records.items()
     sampled = record["protocol"]["sampling"] is not None and not record["partial"]
     header = ["context length", "perplexity", "95 % interval over documents"]
-    header += ["95 % interval of all windows"] * sampled + ["tokens scored"]
+    header += ["documents in effect", "largest share"]
+    header += ["95 % interval of all windows", "blocks in effect", "largest share"] * sampled + ["tokens scored"]
     rows = []
     for point in record["curve"]:
-        ends = [(point["low"], point["high"]), *([(point["sampling_low"], point["sampling_high"])] if sampled else [])]
-        intervals = [interval(*end, 3).strip(" ()") for end in ends]
-        rows.append([f"{point['context_length']:,}", f"{point['perplexity']:.3f}", *intervals, f"{point['tokens']:,}"])
-    notes = [protocol_note(record["protocol"])]
+        cells = _interval_cells(point["low"], point["high"], point["effective_documents"], point["largest_share"])
+        if sampled:
+            ends = point["sampling_low"], point["sampling_high"]
+            cells += _interval_cells(*ends, point["effective_blocks"], point["largest_block_share"])
+        rows.append([f"{point['context_length']:,}", f"{point['perplexity']:.3f}", *cells, f"{point['tokens']:,}"])
+    notes = [protocol_note(record["protocol"]), "largest share: of the variance, what one document or block carries"]
     if (reason := record["bits_per_byte_left_out"]) is not None:
         notes.append(f"bits per byte are left out: {reason}")
     title = f"{name}: perplexity by context length, {label(run, record)}"
-    return Table(title, header, rows, [*notes, *_few_documents(records)], numbers=0)
+    return Table(title, header, rows, [*notes, *_doubts(records)], numbers=0)
 
 
-def _few_documents(records: Records) -> list[str]:
-    few = min(record["protocol"]["documents"] for record in records.values())
-    if few >= FEW_DOCUMENTS:
-        return []
-    return [
-        f"Warning: intervals over {few} documents are too narrow where documents differ much: measure "
-        f"{FEW_DOCUMENTS} or more"
-    ]
+def _interval_cells(low: float | None, high: float | None, effective: float | None, share: float | None) -> list[str]:
+    ends = interval(low, high, 3).strip(" ()")
+    return [ends, "" if effective is None else f"{effective:.1f}", "" if share is None else f"{100 * share:.0f} %"]
+
+
+def _doubts(records: Records) -> list[str]:
+    """Say what speaks against the intervals of curves."""
+    found = warnings(point["effective_documents"] for record in records.values() for point in record["curve"])
+    for run, record in records.items():
+        if (reason := record["sampling_unsettled"]) is not None:
+            found.append(f"{run.name} is unsettled ({reason}): what was drawn may not stand for all windows")
+        asked = record["protocol"]["sampling_precision"]
+        drawn = [point for point in record["curve"] if point["sampling_high"] is not None]
+        reached = max((point["sampling_high"] / point["perplexity"] - 1 for point in drawn), default=0.0)
+        if asked is not None and reached > asked:
+            found.append(f"{run.name}: the interval of all windows is ±{reached:.2%}, where ±{asked:.2%} was asked")
+    return found
 
 
 def _curves(name: str, records: Records) -> Table:
     lengths, rows = _lengths(records), []
     notes: dict[str, list[str]] = {}
     for run, record in records.items():
-        cells = {
-            point["context_length"]: f"{point['perplexity']:.2f}{interval(point['low'], point['high'], 2)}"
-            for point in record["curve"]
-        }
+        cells = {point["context_length"]: f"{point['perplexity']:.2f}{_behind(point, 2)}" for point in record["curve"]}
         rows.append(_row([label(run, record)], cells, lengths))
         notes.setdefault(protocol_note(record["protocol"]), []).append(run.name)
     said = [f"{', '.join(names)}: {note}" if len(notes) > 1 else note for note, names in notes.items()]
-    said += _few_documents(records)
+    said += [RESTS_ON, *_doubts(records)]
     title = f"{name}: perplexity by context length, with 95 % intervals over documents"
     return Table(title, ["run", *(f"{length:,}" for length in lengths)], rows, said)
 
@@ -105,31 +115,39 @@ def _definitions(name: str, records: Records) -> Table:
             digits = 2 if DEFINITIONS[key].exponential else 4
             cells = {point["context_length"]: f"{point['value']:.{digits}f}" for point in points}
             rows.append(_row([*who, DEFINITIONS[key].label], cells, lengths))
-        gains = {
-            gain["context_length"]: f"{gain['gain']:.4f}{interval(gain['low'], gain['high'], 4)}"
-            for gain in record["context_gain"]
-        }
+        gains = {gain["context_length"]: f"{gain['gain']:.4f}{_behind(gain, 4)}" for gain in record["context_gain"]}
         if gains:
             rows.append(_row([*who, "context gain (nats)"], gains, lengths))
+        sampled = {
+            gain["context_length"]: interval(gain["sampling_low"], gain["sampling_high"], 4).strip(" ()")
+            for gain in record["context_gain"]
+        }
+        if any(sampled.values()):
+            rows.append(_row([*who, "context gain, interval of all windows"], sampled, lengths))
     title = f"{name}: every definition of perplexity"
     gain = "context gain: by how much the loss on common tokens is lower than at the shortest context length"
     header = [*(["run"] * several), "definition", *(f"{length:,}" for length in lengths)]
-    return Table(title, header, rows, [gain], numbers=1 + several)
+    return Table(title, header, rows, [gain, RESTS_ON], numbers=1 + several)
 
 
 def _differences(name: str, runs: Sequence[Run]) -> list[Table]:
     found, refused = differences(runs, paired_perplexities)
     rows: dict[tuple[str, str], dict[int, str]] = {}
+    places: dict[str, Figure] = {}
     for run, entries in found.items():
         for entry in [entry for entry in entries if entry.evaluation == name]:
-            cells = rows.setdefault((run.name, DEFINITIONS[entry.definition].label), {})
-            cells[entry.context_length] = _difference(entry)
+            kind = DEFINITIONS[entry.definition].label
+            cells = rows.setdefault((run.name, kind), {})
+            cells[entry.context_length] = difference_cell(entry.difference, ".4f")
+            places[f"{run.name}, {kind}, {entry.context_length:,}"] = entry.difference
     lengths = sorted({length for cells in rows.values() for length in cells})
     header = ["run", "definition", *(f"{length:,}" for length in lengths)]
     title = f"{name}: loss less that of {runs[0].name} on the same tokens (nats a token, or bits per byte)"
-    return difference_table(title, header, [_row(first, cells, lengths) for first, cells in rows.items()], refused, 2)
+    notes = [*(difference_notes(places) if places else ()), *refused]
+    return difference_table(title, header, [_row(first, cells, lengths) for first, cells in rows.items()], notes, 2)
 
 
-def _difference(entry: PairedPerplexity) -> str:
-    star = "*" if entry.better else ""
-    return f"{entry.difference:+.4f}{star}{interval(entry.low, entry.high, 4)}"
+def _behind(entry: dict[str, Any], digits: int) -> str:
+    """The interval over documents behind a figure, and what it rests on."""
+    ends = interval(entry["low"], entry["high"], digits)
+    return f"{ends}{rests_on(entry['effective_documents'], entry['largest_share'])}"

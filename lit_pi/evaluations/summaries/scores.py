@@ -88,6 +88,8 @@ class MeasureMean(NamedTuple):
         mean: over summaries.
         low: lower end of its 95 % interval over documents; None of a single document.
         high: upper end.
+        effective_documents: documents in effect.
+        largest_share: the largest share of the variance that one document carries.
         seed_deviation: standard deviation of the seeds' own means; None of a single seed.
     """
 
@@ -95,6 +97,8 @@ class MeasureMean(NamedTuple):
     mean: float
     low: float | None
     high: float | None
+    effective_documents: float | None
+    largest_share: float | None
     seed_deviation: float | None
 
 

@@ -4,9 +4,9 @@ from typing import Any
 
 from lit_pi.evaluations.evaluation import Found
 from lit_pi.evaluations.records import Records, label
-from lit_pi.evaluations.statistics.document_intervals import FEW_DOCUMENTS
+from lit_pi.evaluations.statistics.settled import warnings
 from lit_pi.evaluations.summaries.scores import LABELS
-from lit_pi.evaluations.tables import Table, interval
+from lit_pi.evaluations.tables import RESTS_ON, Table, interval, rests_on
 
 
 def summary_tables(found: Found) -> list[Table]:
@@ -20,14 +20,20 @@ def _one(name: str, records: Records) -> Table:
     rows = [
         [
             LABELS[entry["measure"]], f"{entry['mean']:.2f}",
-            interval(entry["low"], entry["high"], 2).strip(" ()") or "-",
+            interval(entry["low"], entry["high"], 2).strip(" ()") or "-", *_carried(entry),
             "-" if entry["seed_deviation"] is None else f"{entry['seed_deviation']:.2f}",
         ]
         for entry in record["measures"]
     ]  # fmt: skip
     title = f"{name}: {record['summaries']:,} summaries of {record['documents']:,} documents, {label(run, record)}"
-    header = ["measure", "mean", "95 % interval over documents", "deviation of seeds"]
-    return Table(title, header, rows, _notes(record))
+    header = ["measure", "mean", "95 % interval over documents", "documents in effect", "largest share"]
+    notes = ["largest share: of the variance, what one document carries", *_notes(record)]
+    return Table(title, [*header, "deviation of seeds"], rows, notes)
+
+
+def _carried(entry: dict[str, Any]) -> list[str]:
+    effective, share = entry["effective_documents"], entry["largest_share"]
+    return ["-" if effective is None else f"{effective:.1f}", "-" if share is None else f"{100 * share:.0f} %"]
 
 
 def _many(name: str, records: Records) -> Table:
@@ -36,10 +42,11 @@ def _many(name: str, records: Records) -> Table:
     for run, record in records.items():
         found = {
             entry["measure"]: f"{entry['mean']:.2f}{interval(entry['low'], entry['high'], 2)}"
+            f"{rests_on(entry['effective_documents'], entry['largest_share'])}"
             for entry in record["measures"]
         }
         rows.append([label(run, record), f"{record['summaries']:,}", *(found.get(key, "") for key in LABELS)])
-    notes = list(dict.fromkeys(note for record in records.values() for note in _notes(record)))
+    notes = [RESTS_ON, *dict.fromkeys(note for record in records.values() for note in _notes(record))]
     title = f"{name}: summaries, with 95 % intervals over documents"
     return Table(title, ["run", "summaries", *LABELS.values()], rows, notes)
 
@@ -50,6 +57,4 @@ def _notes(record: dict[str, Any]) -> list[str]:
         f"{part} cut to its limit in {number:,} of {documents:,} documents"
         for part, number in record["protocol"]["documents_cut"].items()
     ]
-    if documents < FEW_DOCUMENTS:
-        notes.append(f"fewer than {FEW_DOCUMENTS} documents: the intervals may be too narrow")
-    return notes
+    return [*notes, *warnings(entry["effective_documents"] for entry in record["measures"])]

@@ -91,6 +91,6 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no results"):
         paired_differences(first, tmp_path / "d")
     (tmp_path / "d" / "results.json").write_text(
-        json.dumps({"schema_version": 2, "records": [{"kind": "perplexity_curve"}]})
+        json.dumps({"schema_version": 3, "records": [{"kind": "perplexity_curve"}]})
     )
     assert paired_differences(first, tmp_path / "d") == []

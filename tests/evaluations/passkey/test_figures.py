@@ -8,8 +8,10 @@ import pytest
 
 from lit_pi.evaluations.figures import LinePanel, MapPanel, Mark, Point, draw
 from lit_pi.evaluations.passkey.figures import passkey_figure, passkey_figures, passkey_lines, passkey_maps
+from lit_pi.evaluations.passkey.paired import PairedPasskeys
 from lit_pi.evaluations.passkey.scores import PasskeyCell
 from lit_pi.evaluations.records import Run
+from lit_pi.evaluations.statistics.paired_shares import paired_shares
 
 
 def cell(length: int, number: int, distance: int, correct: int, depth: float = 0.5) -> PasskeyCell:
@@ -123,3 +125,16 @@ def test_runs_are_shown_as_their_mode_and_number_ask() -> None:
     assert [panel.title for panel in found["unlike/passkey"].panels] == ["256 tokens", "512 tokens"]
     (panel,) = found["drawn/passkey"].panels
     assert [line.label for line in panel.lines] == ["base: Extrapolate", "tuned: Extrapolate"]
+    assert not any(line.low or line.high for line in panel.lines), "intervals of compared runs overlap and say nothing"
+
+
+def test_compared_runs_are_drawn_with_their_differences(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = paired_shares([(True, True), (True, False), (False, True), (False, True), (False, False)])
+    pairs = [PairedPasskeys("keys", 256, shares), PairedPasskeys("others", 512, shares)]
+    monkeypatch.setattr("lit_pi.evaluations.passkey.figures.paired_passkeys", lambda *_: pairs)
+    cells = columns([[9, 1], [2, 4]])
+    records = {Run(name, Path(name)): recorded("random", cells, None) for name in ("base", "tuned")}
+    _, panel = passkey_figures({"keys": records})["keys/passkey"].panels
+    (line,) = panel.lines
+    assert (line.label, line.x, line.bars) == ("tuned: Extrapolate", [256], True) and "less base" in panel.title
+    assert (*line.y, *line.low, *line.high) == pytest.approx((20, 100 * shares.low, 100 * shares.high))

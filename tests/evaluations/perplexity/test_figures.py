@@ -1,6 +1,7 @@
 """What pictures of perplexities say: every point, its interval, and where training ended."""
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from lit_pi.evaluations.perplexity.measures import CurvePoint
 from lit_pi.evaluations.perplexity.window_sums import Bucket
 from lit_pi.evaluations.records import Run
 
-CURVE = [CurvePoint(256, 4.0, math.log(4), 10, 3.5, 4.5), CurvePoint(512, 5.0, math.log(5), 10, None, None)]
+CURVE = [CurvePoint(256, 4.0, math.log(4), 10, low=3.5, high=4.5), CurvePoint(512, 5.0, math.log(5), 10)]
 
 
 def test_a_curve_has_its_points_intervals_and_original_context() -> None:
@@ -49,7 +50,7 @@ def test_each_run_is_a_line_of_one_curve_and_has_its_own_losses_by_position() ->
         return {
             "protocol": {"rope": {"original_context": original}, "position": {"class": position, "scale": 2.0}},
             "partial": False,
-            "curve": [point._asdict() for point in CURVE],
+            "curve": [asdict(point) for point in CURVE],
             "positions": [{"context_length": 64, "buckets": [Bucket(0, 4, 3.0, 10)._asdict()]}],
         }
 
@@ -61,5 +62,6 @@ def test_each_run_is_a_line_of_one_curve_and_has_its_own_losses_by_position() ->
     curves = found["books/perplexity"].panels[0]
     assert [line.label for line in curves.lines] == ["base: Extrapolate (scale 2)", "a/tuned: YaRN (scale 2)"]
     assert [line.y for line in curves.lines] == [[4, 5]] * 2 and curves.marks[0].at == 256
+    assert not any(line.low or line.high for line in curves.lines), "bands of compared runs overlap and say nothing"
     assert found["books/loss_by_position-a/tuned"].title == "books, a/tuned: YaRN (scale 2)"
     assert found["books/loss_by_position-base"].panels[0].lines[0].y == [3]

@@ -192,6 +192,7 @@ def test_sampled_windows_estimate_every_definition_without_bias(disjoint: bool) 
     assert len(names) == 6 * 3
     errors = {name: [] for name in names}
     held = {name: [] for name in names}
+    gains_held = []
     for seed in range(200):
         sample = WindowSample(counts, 60, seed)
         found = measure(only(losses, plan, sample), plans, sample, token_bytes)
@@ -202,6 +203,10 @@ def test_sampled_windows_estimate_every_definition_without_bias(disjoint: bool) 
             )
             if point.sampling_low is not None and point.sampling_high is not None:
                 held[name, place].append(point.sampling_low <= truth <= point.sampling_high)
+        for gain, truth in zip(found.context_gain, full.context_gain, strict=True):
+            gains_held.append(gain.sampling_low <= truth.gain <= gain.sampling_high)
+            assert gain.sampling_low < gain.gain < gain.sampling_high and truth.sampling_low is None
+    assert 0.88 <= np.mean(gains_held) <= 1
     for key, found in errors.items():
         if key[0] == "truncate":  # first windows are always run
             assert max(map(abs, found)) < 1e-12 and not held[key]

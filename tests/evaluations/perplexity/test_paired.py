@@ -1,6 +1,7 @@
 """Two runs compared document by document, out of the tables that they have written."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,16 @@ import pytest
 from scipy.stats import ttest_rel
 
 from lit_pi.errors import UserError
+from lit_pi.evaluations.figures import Mark
 from lit_pi.evaluations.parquet import write_columns
+from lit_pi.evaluations.perplexity.figures import perplexity_figures
 from lit_pi.evaluations.perplexity.measures import SeriesTotals
 from lit_pi.evaluations.perplexity.paired import paired_perplexities
 from lit_pi.evaluations.perplexity.sampling import Totals
 from lit_pi.evaluations.perplexity.score_tables import ROW_GROUP, document_columns, write_tokens
+from lit_pi.evaluations.perplexity.tables import perplexity_differences
 from lit_pi.evaluations.perplexity.token_scores import Series, TokenLosses
-from lit_pi.evaluations.records import add_record
+from lit_pi.evaluations.records import Run, add_record
 
 TOKENS = 40.0
 
@@ -27,7 +31,8 @@ def run(
     """A run directory whose documents of 40 tokens have these mean losses, and half of them in bits per byte."""
     x = np.full(len(losses), TOKENS)
     definitions = {
-        "token_weighted": Totals(losses * TOKENS, x, 0.0), "bits_per_byte": Totals(losses * TOKENS, 2 * x, 0.0)
+        "token_weighted": Totals(losses * TOKENS, x, np.empty(0)),
+        "bits_per_byte": Totals(losses * TOKENS, 2 * x, np.empty(0)),
     }  # fmt: skip
     totals = [SeriesTotals(Series("sliding", 64), x, losses * TOKENS, None, definitions)]
     write_columns(
@@ -41,10 +46,10 @@ def run(
 
 @pytest.fixture
 def losses() -> tuple[np.ndarray, np.ndarray]:
-    """Of two models on 30 documents that differ much more than the models do."""
+    """Of two models on 30 documents that differ much more than the models do, by differences without skew."""
     chance = np.random.default_rng(0)
-    first = chance.normal(2, 0.4, 30)
-    return first, first - 0.03 + chance.normal(0, 0.02, 30)
+    first, apart = chance.normal(2, 0.4, 30), chance.normal(0, 0.02, 15)
+    return first, first - 0.03 + np.concatenate((apart, -apart))
 
 
 def test_equal_documents_give_the_paired_t_interval(tmp_path: Path, losses: tuple[np.ndarray, np.ndarray]) -> None:
@@ -52,10 +57,11 @@ def test_equal_documents_give_the_paired_t_interval(tmp_path: Path, losses: tupl
     found = paired_perplexities(run(tmp_path / "a", first), run(tmp_path / "b", second))
     assert [entry.definition for entry in found] == ["token_weighted", "bits_per_byte"]
     nats, bits = found
-    interval = ttest_rel(second, first).confidence_interval()
-    assert (nats.low, nats.high) == pytest.approx((interval.low, interval.high))
-    assert nats.difference == pytest.approx(np.mean(second - first))
-    assert nats.ratio == pytest.approx(math.exp(nats.difference)) and nats.ratio == pytest.approx(
+    interval, difference = ttest_rel(second, first).confidence_interval(), nats.difference
+    assert (difference.low, difference.high) == pytest.approx((interval.low, interval.high))
+    assert difference.value == pytest.approx(np.mean(second - first))
+    assert difference.effective_documents == pytest.approx(30)
+    assert nats.ratio == pytest.approx(math.exp(difference.value)) and nats.ratio == pytest.approx(
         nats.other / nats.baseline
     )
     assert nats.baseline == pytest.approx(math.exp(first.mean()))
@@ -72,7 +78,50 @@ def test_better_is_said_only_where_the_interval_excludes_zero(
     assert paired_perplexities(b, a)[0].better == "baseline"
     unclear = run(tmp_path / "c", first + np.random.default_rng(1).normal(0, 0.02, 30))
     (entry, _) = paired_perplexities(a, unclear)
-    assert entry.better is None and entry.low < 0 < entry.high
+    assert entry.better is None and entry.difference.low < 0 < entry.difference.high
+
+
+def test_better_is_withheld_where_one_document_carries_the_interval(
+    tmp_path: Path, losses: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """Twelve documents that gain 0.1 nats each, and one that gains 0.5: the interval excludes zero all the same."""
+    first = losses[0][:13]
+    second = first - 0.1 - 0.001 * np.arange(13)
+    second[6] -= 0.4
+    runs = [Run(name, run(tmp_path / name, values)) for name, values in (("a", first), ("b", second))]
+    (entry, _) = paired_perplexities(*(each.directory for each in runs))
+    assert entry.difference.high < 0 and entry.better is None
+    assert entry.difference.unsettled == "one document carries 92 % of the variance"
+    (table,) = perplexity_differences({"pg19": {each: {} for each in runs}})
+    assert re.search(r"^-0\.1\d+\? \(-0\.\d+ to -0\.\d+\) \[13\.0, 92 %\]$", table.rows[0][2])
+    assert "? no star for b, perplexity, 64: one document carries 92 % of the variance" in table.notes
+    assert not any(note.startswith("Warning") for note in table.notes)
+
+
+def test_few_documents_in_effect_are_warned_of_and_fewer_have_no_star(tmp_path: Path) -> None:
+    found = {}
+    for documents in (3, 6, 9):
+        first = np.linspace(2, 3, documents)
+        names = [f"{name}{documents}" for name in "ab"]
+        second = first - 0.5 - 0.001 * (np.arange(documents) % 3)
+        runs = [Run(name, run(tmp_path / name, each)) for name, each in zip(names, (first, second), strict=True)]
+        (table,) = perplexity_differences({"pg19": {each: {} for each in runs}})
+        warned = any(note.startswith(f"Warning: {documents}.0 documents are in effect") for note in table.notes)
+        found[documents] = (table.rows[0][2].split(" ")[0][-1], warned)
+    assert found == {3: ("?", True), 6: ("*", True), 9: ("*", False)}
+
+
+def test_compared_runs_are_drawn_with_their_differences(tmp_path: Path, losses: tuple[np.ndarray, np.ndarray]) -> None:
+    protocol = {"rope": {"original_context": 32}, "position": {"class": "YaRN"}}
+    record = {"protocol": protocol, "partial": False, "curve": [], "positions": []}
+    runs = [Run(name, run(tmp_path / name, values)) for name, values in zip("ab", losses, strict=True)]
+    panels = perplexity_figures({"pg19": dict.fromkeys(runs, record)})["pg19/perplexity"].panels
+    (entry, _) = paired_perplexities(*(each.directory for each in runs))
+    (line,) = panels[1].lines
+    assert (line.label, line.x, line.y, line.bars) == ("b: YaRN", [64], [entry.difference.value], True)
+    assert (line.low, line.high) == ([entry.difference.low], [entry.difference.high])
+    assert panels[1].marks == [Mark(0, axis="y")] and "less a" in panels[1].title
+    assert len(perplexity_figures({"pg19": {runs[0]: record}})["pg19/perplexity"].panels) == 1
 
 
 def test_runs_that_cannot_be_compared_are_refused(tmp_path: Path, losses: tuple[np.ndarray, np.ndarray]) -> None:

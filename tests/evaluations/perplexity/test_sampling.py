@@ -1,11 +1,17 @@
-"""A sample of windows gives what all windows give: on average exactly, and within its interval."""
+"""A sample of windows gives what all windows give: on average exactly, and within its interval.
+
+`book_windows.npz` holds the overlapping windows (1,024 words, a stride of 64) of 30 books' first 10,000 words, with the
+nats that a model loses in each (`bigram`, see the intervals over documents) and those expected from disjoint windows.
+"""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lit_pi.evaluations.perplexity.sampling import WindowSample
+from lit_pi.evaluations.perplexity.sampling import Totals, WindowSample
+from lit_pi.evaluations.statistics.block_intervals import sampling_error
 
 DOCUMENTS = np.array([1, 4, 2, 30, 9, 60, 3])
 """Windows of each document."""
@@ -21,6 +27,13 @@ def windows(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarr
     return document, number, x, x * (level + chance.normal(0, 0.2, len(number)))
 
 
+def half_width(totals: Totals) -> float:
+    """Half of the 95 % interval of a mean."""
+    error = sampling_error(totals.errors)
+    assert error is not None
+    return error.half_width / totals.x.sum()
+
+
 def test_every_outcome_of_a_small_draw_averages_to_all_windows() -> None:
     """Blocks of 3 and 4 windows have 3 and 6 pairs, which draw with equal chances."""
     document, number = np.zeros(8, np.int64), np.arange(8)
@@ -34,7 +47,7 @@ def test_every_outcome_of_a_small_draw_averages_to_all_windows() -> None:
         totals = sample.totals(y, 20 / 9 * x, x, document, number, 1)
         assert totals.x == pytest.approx(x.sum())
         estimates.append(totals.y[0])
-        variances.append((totals.half_width * x.sum() / 4.302652729911275) ** 2)  # Student's, of 2 degrees of freedom
+        variances.append(np.square(totals.errors).sum())
     assert np.mean(estimates) == pytest.approx(y.sum(), rel=1e-12)
     assert np.mean(variances) == pytest.approx(np.var(estimates), rel=1e-9)
 
@@ -56,7 +69,7 @@ def test_intervals_hold_the_full_value_and_are_unbiased() -> None:
         sample = WindowSample(DOCUMENTS, 40, seed)
         totals = sample.totals(y, expected * x, x, document, number, len(DOCUMENTS))
         errors.append(totals.y.sum() / totals.x.sum() - full)
-        held.append(abs(errors[-1]) <= totals.half_width)
+        held.append(abs(errors[-1]) <= half_width(totals))
     assert abs(np.mean(errors)) < 4 * np.std(errors) / np.sqrt(1000)
     assert 0.93 <= np.mean(held) <= 0.97
 
@@ -69,7 +82,7 @@ def test_expectations_that_are_close_narrow_the_interval_by_what_they_leave() ->
     for seed in range(1000):
         sample = WindowSample(DOCUMENTS, 40, seed)
         found = [sample.totals(y, expected, x, document, number, len(DOCUMENTS)) for expected in (plain * x, known)]
-        halves.append([totals.half_width for totals in found])
+        halves.append([half_width(totals) for totals in found])
         errors.append(found[1].y.sum() / found[1].x.sum() - full)
         held.append(abs(errors[-1]) <= halves[-1][1])
     assert abs(np.mean(errors)) < 4 * np.std(errors) / np.sqrt(1000)
@@ -100,5 +113,60 @@ def test_all_windows_are_no_estimate() -> None:
         sample = WindowSample(DOCUMENTS, num_windows, seed=0)
         assert sample.complete and sample.includes(document, number).all()
         totals = sample.totals(y, x, x, document, number, len(DOCUMENTS))
-        assert totals.half_width == 0
+        assert sampling_error(totals.errors) is None
         assert totals.y == pytest.approx(np.bincount(document, y), rel=1e-12)
+
+
+BOOKS = dict(np.load(Path(__file__).parent / "book_windows.npz"))
+
+
+def share_held(nll: np.ndarray, expected: np.ndarray, num_windows: int, draws: int) -> float:
+    """How often intervals hold the mean of all windows of the books."""
+    document, number = (BOOKS[key].astype(np.int64) for key in ("document", "number"))
+    tokens, counts, held = BOOKS["tokens"].astype(float), np.bincount(document), []
+    for seed in range(draws):
+        totals = WindowSample(counts, num_windows, seed).totals(nll, expected, tokens, document, number, len(counts))
+        held.append(abs(totals.y.sum() - nll.sum()) <= half_width(totals) * tokens.sum())
+    return float(np.mean(held))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("num_windows", [32, 64, 128, 300, 600])
+@pytest.mark.parametrize("beside", ["disjoint windows", "nothing"])
+def test_coverage_on_windows_of_real_books(beside: str, num_windows: int) -> None:
+    nll, tokens = BOOKS["nll"].astype(float), BOOKS["tokens"].astype(float)
+    expected = BOOKS["expected"] if beside == "disjoint windows" else tokens * nll.sum() / tokens.sum()
+    assert 0.93 <= share_held(nll, expected.astype(float), num_windows, 2000) <= 0.97
+
+
+def failing(seed: int) -> np.ndarray:
+    """Nats of the books' windows if a model lost 6 nats a token more in one later window of a hundred."""
+    later = np.flatnonzero(BOOKS["number"] > 0)
+    failed = np.random.default_rng(seed).choice(later, len(later) // 100, replace=False)
+    nll = BOOKS["nll"].astype(float)
+    nll[failed] += 6.0 * BOOKS["tokens"][failed]
+    return nll
+
+
+def test_rare_windows_that_fail_are_held_from_300_on() -> None:
+    held = [share_held(failing(seed), BOOKS["expected"].astype(float), 300, 60) for seed in range(10)]
+    assert np.mean(held) >= 0.9
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("num_windows", [300, 400, 600])
+def test_coverage_of_rare_windows_that_fail(num_windows: int) -> None:
+    held = [share_held(failing(seed), BOOKS["expected"].astype(float), num_windows, 100) for seed in range(20)]
+    assert np.mean(held) >= 0.9
+
+
+def test_blocks_in_effect() -> None:
+    """Of blocks that spread alike as many as there are on average, and one where it carries all."""
+    errors = np.random.default_rng(0).normal(0, 3, (20_000, 16))
+    freedom = 3 * np.square(errors).sum(1) ** 2 / (errors**4).sum(1) - 2
+    assert np.mean(freedom) == pytest.approx(16, rel=0.1)
+    found = [sampling_error(each) for each in errors[:500]]
+    assert [error.effective_blocks for error in found] == pytest.approx(np.clip(freedom[:500], 1, 16))
+    alone = sampling_error(np.array([0.0, 5.0, 0.0, 0.0]))
+    assert alone == pytest.approx((12.706204736432095 * 5, 1, 1))  # Student's quantile of 1 degree of freedom
+    assert sampling_error(np.array([np.nan, 1.0])) is None and sampling_error(np.zeros(4)) is None
