@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from lit_pi import __version__
+from lit_pi.data.documents.overlap import in_words
 from lit_pi.errors import UserError
 from lit_pi.files import beside
 
@@ -92,8 +93,12 @@ def latest(run: Path, kind: str | None = None) -> dict[str, dict[str, Any]]:
 
 
 def label(run: Run, record: dict[str, Any]) -> str:
-    """Name a run and the strategy that it was measured with."""
-    return f"{run.name}: {said(record['protocol']['position'])}{' (partial)' if record['partial'] else ''}"
+    """Name a run and the strategy that it was measured with, and what its figures are to be taken with."""
+    overlap = record.get("trained_on")
+    remarks = ["partial"] if record["partial"] else []
+    remarks += [in_words(overlap)] if overlap and overlap["documents"] else []
+    named = f"{run.name}: {said(record['protocol']['position'])}"
+    return f"{named} ({', '.join(remarks)})" if remarks else named
 
 
 def said(position: dict[str, Any]) -> str:
