@@ -1,6 +1,5 @@
 """Files by path, folder or glob, on this machine or on the Hugging Face hub."""
 
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -12,7 +11,7 @@ from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
 from lit_pi.data.corpora.corpus import Dropped
 from lit_pi.data.corpora.readers import ENDINGS, is_supported
-from lit_pi.data.corpora.walking import is_link_to_nothing, walk
+from lit_pi.data.corpora.walking import walk
 from lit_pi.errors import UserError
 from lit_pi.hub import HUB_TIMEOUT, UNREACHABLE
 
@@ -64,8 +63,8 @@ def local_files(patterns: Iterable[str]) -> dict[str, Path]:
     files: dict[str, tuple[Path, str]] = {}
     for pattern in patterns:
         if not on_hub(pattern):
-            for path, name in _readable(pattern):
-                files.setdefault(os.path.realpath(path), (path, name))
+            for real, found in _readable(pattern).items():
+                files.setdefault(real, found)
     return _by_id(files.values())
 
 
@@ -73,10 +72,10 @@ def unread_files(patterns: Iterable[str]) -> list[Dropped]:
     """The files of folders and globs that `local_files` leaves out, with the reasons; hidden ones are not counted."""
     unread: dict[str, Dropped] = {}
     for pattern in patterns:
-        root, paths = walk(pattern) if not on_hub(pattern) else (Path(), [])
-        for path in paths:
+        root, paths = walk(pattern) if not on_hub(pattern) else (Path(), {})
+        for real, path in paths.items():
             if (reason := _unreadable(path)) is not None:
-                unread.setdefault(os.path.realpath(path), Dropped(path.relative_to(root).as_posix(), reason))
+                unread.setdefault(real, Dropped(path.relative_to(root).as_posix(), reason))
     return list(unread.values())
 
 
@@ -90,25 +89,24 @@ def all_files(patterns: list[str]) -> list[File]:
     return found + [file for pattern in patterns if on_hub(pattern) for file in _find_on_hub(pattern)]
 
 
-def _readable(pattern: str) -> list[tuple[Path, str]]:
-    """The files that a path, folder or glob names, each with its path below the part that is no pattern."""
+def _readable(pattern: str) -> dict[str, tuple[Path, str]]:
+    """The files that a pattern names, each with its path below the part that is no pattern, by paths without links."""
     root, paths = walk(pattern)
-    readable = [path for path in paths if _unreadable(path) is None]
+    readable = {real: path for real, path in paths.items() if _unreadable(path) is None}
     if not paths:
         raise UserError(f"no files match {pattern!r}: check the path, or name a file, a folder or a glob")
     if not readable:
-        reason = str(_unreadable(paths[0]))
+        first = next(iter(paths.values()))
+        reason = str(_unreadable(first))
         wrong = "has an ending that cannot be read" if "ending" in reason else f"is a {reason}"
-        raise UserError(f"{paths[0]} {wrong}: supported are {', '.join(ENDINGS)}")
-    return [(found.absolute(), found.relative_to(root).as_posix()) for found in readable]
+        raise UserError(f"{first} {wrong}: supported are {', '.join(ENDINGS)}")
+    return {real: (path.absolute(), path.relative_to(root).as_posix()) for real, path in readable.items()}
 
 
 def _unreadable(path: Path) -> str | None:
     """The reason why a file is not read; None for one that is."""
-    if is_link_to_nothing(path):
-        return "broken link"
     if not path.is_file():
-        return "device or pipe"
+        return "device or pipe" if path.exists() else "broken link"
     return None if is_supported(path) else f"ending {path.suffix.lower()}" if path.suffix else "no ending"
 
 

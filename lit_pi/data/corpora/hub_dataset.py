@@ -108,5 +108,10 @@ class HubDataset(RecordCorpus):
         folder = address.place if address.place.is_dir() else Path()
         found = [walk(str(folder / (pattern or ""))) for pattern in patterns]
         return describe_files(
-            {path.relative_to(root).as_posix(): path for root, paths in found for path in paths if path.is_file()}
+            {
+                path.relative_to(root).as_posix(): path
+                for root, paths in found
+                for path in paths.values()
+                if path.is_file()
+            }
         )

@@ -7,13 +7,34 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from itertools import takewhile
 from pathlib import Path
+from typing import NamedTuple
 
 from lit_pi.errors import UserError
 
 ANY_FOLDERS = "**"
 
 
-def walk(pattern: str) -> tuple[Path, list[Path]]:
+class Place(NamedTuple):
+    """A path, and where it leads.
+
+    Attributes:
+        path: the path as it was found.
+        real: the path without links.
+        is_folder: whether a folder is there.
+        is_link: whether the last part of the path is a link.
+    """
+
+    path: str
+    real: str
+    is_folder: bool
+    is_link: bool = False
+
+
+Parts = tuple[str, ...]
+"""The parts of a pattern that remain."""
+
+
+def walk(pattern: str) -> tuple[Path, dict[str, Path]]:
     """The files that a path, folder or glob names, and the folder above them that is no pattern.
 
     A file that links make many of is found once, under the path that follows the fewest links; links in circles end.
@@ -23,73 +44,74 @@ def walk(pattern: str) -> tuple[Path, list[Path]]:
         pattern: a path, a folder (all files below) or a glob, in which `**` matches any folders.
 
     Returns:
-        The folder, and the paths below it in their order.
+        The folder, and the paths below it in their order, by the same paths without links.
 
     Raises:
         UserError: a folder cannot be read.
     """
     path = Path(pattern).expanduser()
     if path.is_file():
-        return path.parent, [path]
+        return path.parent, {os.path.realpath(path): path}
     if path.is_dir():
-        return path, _sorted(_matching(path, (ANY_FOLDERS, "*")))
-    root = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
-    return root, _sorted(_matching(root, path.parts[len(root.parts) :] if root.parts else path.parts))
-
-
-def is_link_to_nothing(path: Path) -> bool:
-    """Whether a link leads to no file and no folder."""
-    return path.is_symlink() and not path.exists()
-
-
-def _sorted(paths: Iterator[Path]) -> list[Path]:
+        path /= f"{ANY_FOLDERS}/*"
+        root = path.parents[1]
+    else:
+        root = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
     found: dict[str, Path] = {}
-    for path in paths:
-        found.setdefault(os.path.realpath(path), path)
-    return sorted(found.values())
+    for place in _matching(_place(str(root)), path.parts[len(root.parts) :]):
+        found.setdefault(place.real, Path(place.path))
+    return root, dict(sorted(found.items(), key=lambda item: item[1].parts))
 
 
-def _matching(root: Path, parts: tuple[str, ...]) -> Iterator[Path]:
-    """Paths of everything but folders that matches parts of a pattern; those behind links come last."""
+def _matching(root: Place, parts: Parts) -> Iterator[Place]:
+    """Everything but folders that matches parts of a pattern; what is behind links comes last."""
     waiting = deque([(root, parts)])
     seen = set()
     while waiting:
-        path, parts = waiting.popleft()
+        place, parts = waiting.popleft()
         if not parts:
-            if not path.is_dir():
-                yield path
-            continue
+            if not place.is_folder:
+                yield place
         # The same parts match the same files in a folder, by whichever links it was reached.
-        if (place := (os.path.realpath(path), parts)) in seen or not path.is_dir():
-            continue
-        seen.add(place)
-        real: list[tuple[Path, tuple[str, ...]]] = []
-        linked: list[tuple[Path, tuple[str, ...]]] = []
-        for found, rest in _steps(path, parts):
-            (linked if found != path and found.is_symlink() else real).append((found, rest))
-        waiting.extendleft(reversed(real))
-        waiting.extend(linked)
+        elif place.is_folder and (place.real, parts) not in seen:
+            seen.add((place.real, parts))
+            steps = list(_steps(place, parts))
+            waiting.extendleft(step for step in reversed(steps) if not step[0].is_link)
+            waiting.extend(step for step in steps if step[0].is_link)
 
 
-def _steps(folder: Path, parts: tuple[str, ...]) -> Iterator[tuple[Path, tuple[str, ...]]]:
+def _steps(folder: Place, parts: Parts) -> Iterator[tuple[Place, Parts]]:
     """Where the first part of a pattern leads from a folder, and the parts that remain there."""
     first, rest = parts[0], parts[1:]
     if first == ANY_FOLDERS:
-        yield folder, rest or ("*",)
-        for entry in _entries(folder):
-            if not entry.name.startswith(".") and entry.is_dir():
-                yield entry, parts
+        yield folder._replace(is_link=False), rest or ("*",)
+        for name, place in _entries(folder):
+            if place.is_folder and not name.startswith("."):
+                yield place, parts
     elif glob.has_magic(first):
-        for entry in _entries(folder):
-            hidden = entry.name.startswith(".") and not first.startswith(".")
-            if not hidden and fnmatchcase(entry.name, first):
-                yield entry, rest
-    elif os.path.lexists(folder / first):
-        yield folder / first, rest
+        for name, place in _entries(folder):
+            if fnmatchcase(name, first) and (first.startswith(".") or not name.startswith(".")):
+                yield place, rest
+    elif os.path.lexists(path := os.path.join(folder.path, first)):  # noqa: PTH118
+        yield _place(path), rest
 
 
-def _entries(folder: Path) -> list[Path]:
+def _place(path: str) -> Place:
+    return Place(path, os.path.realpath(path), os.path.isdir(path), os.path.islink(path))  # noqa: PTH112, PTH114
+
+
+def _entries(folder: Place) -> list[tuple[str, Place]]:
+    """What is in a folder; only links are looked up, for there may be millions of files."""
     try:
-        return sorted(folder.iterdir())
+        with os.scandir(folder.path) as entries:
+            return [
+                (
+                    entry.name,
+                    _place(entry.path)
+                    if entry.is_symlink()
+                    else Place(entry.path, os.path.join(folder.real, entry.name), entry.is_dir()),  # noqa: PTH118
+                )
+                for entry in entries
+            ]
     except OSError as error:
-        raise UserError(f"cannot read the folder {folder} ({error.strerror}): check its permissions") from error
+        raise UserError(f"cannot read the folder {folder.path} ({error.strerror}): check its permissions") from error
