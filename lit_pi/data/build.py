@@ -113,7 +113,11 @@ def _build(
     shown: bool,
 ) -> None:
     partial = partial_of(target)  # which a later build continues
+    description |= {"origin": corpus.origin(split)}
     writer = StoreWriter(partial, description)
+    if writer.manifest["origin"] != description["origin"]:
+        remove(partial)
+        writer = StoreWriter(partial, description)
     title = f"Tokenizing {corpus.name}, {split}"
     encoder = DocumentEncoder(corpus, tokenizer, np.dtype(description["dtype"]), BATCH_CHARACTERS)
     try:

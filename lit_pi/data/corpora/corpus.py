@@ -80,6 +80,13 @@ class Corpus(ABC):
             UserError: the split is missing, or a document cannot be read.
         """
 
+    def origin(self, split: Split) -> dict[str, Any]:
+        """The present version of what lies elsewhere, as plain JSON, for the manifest; asked when a build begins.
+
+        A build that was killed continues only where it is still the same. Empty by default.
+        """
+        return {}
+
     def limited(self, documents: list[Document], first_tokens: FirstTokens) -> list[Document]:
         """Cut documents to the tokens that the corpus allows; by default they stay as they are.
 

@@ -6,11 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from huggingface_hub import HfApi
-
 from lit_pi.data.corpora.readers import Reading, Record
 from lit_pi.errors import UserError
-from lit_pi.hub import HUB_TIMEOUT, UNREACHABLE
+from lit_pi.hub import dataset_repository
 
 DataFiles = str | list[str] | dict[str, str | list[str]]
 SAVED = ("state.json", "dataset_dict.json")
@@ -78,11 +76,11 @@ def read_rows(address: DatasetAddress, split: str, name: str, reading: Reading, 
     Raises:
         UserError: there is no such dataset, split or column, or it cannot be read.
     """
-    problem = _unreachable(address) if address.on_hub else None
-    if problem is not None and address.streaming:
+    problem = dataset_repository(address.path, address.revision).problem if address.on_hub else ""
+    if problem and address.streaming:
         raise UserError(f"cannot read {address} ({problem}): {bring}")
     try:
-        with _offline(problem is not None):
+        with _offline(bool(problem)):
             dataset = _open(address, split)
         columns = dataset.column_names  # None where only the rows will tell
         if columns is not None:
@@ -95,7 +93,7 @@ def read_rows(address: DatasetAddress, split: str, name: str, reading: Reading, 
     except UserError:
         raise
     except Exception as error:  # whatever files of any format make of the library
-        advice = "check `path`, `name`, `split` and `data_files`" if problem is None else bring
+        advice = bring if problem else "check `path`, `name`, `split` and `data_files`"
         raise UserError(f"cannot read {address}, {split} ({_reason(error)}): {advice}") from error
 
 
@@ -136,7 +134,7 @@ def _builder(address: DatasetAddress) -> Any:
     if address.on_hub and files is not None:
         # The library refuses a repository that has a loading script, but not its files.
         files = {split: [hub_url(address, file) for file in listed] for split, listed in _by_split(files).items()}
-        path, revision = _builder_of(next(iter(files.values()))[0]), None
+        path, revision = reader_of(next(iter(files.values()))[0]), None
     elif address.place.exists():
         path = str(address.place)
     options = {"name": address.name, "revision": revision, "data_files": files}
@@ -151,21 +149,17 @@ def _by_split(files: DataFiles) -> dict[str, list[str]]:
     return {split: [listed] if isinstance(listed, str) else listed for split, listed in named.items()}
 
 
-def _builder_of(file: str) -> str:
+def reader_of(file: str) -> str:
+    """Name of the library's reader for a file, by its ending.
+
+    Raises:
+        UserError: there is none.
+    """
     path = Path(file)
     ending = Path(path.stem).suffix if path.suffix in COMPRESSIONS else path.suffix
     if ending not in BUILDERS:
         raise UserError(f"{file} has an ending that cannot be read: supported are {', '.join(BUILDERS)}")
     return BUILDERS[ending]
-
-
-def _unreachable(address: DatasetAddress) -> str | None:
-    """The reason why the hub does not answer for a repository; None if it does."""
-    try:
-        HfApi().dataset_info(address.path, revision=address.revision, timeout=HUB_TIMEOUT)
-    except UNREACHABLE as error:
-        return _reason(error)
-    return None
 
 
 @contextmanager

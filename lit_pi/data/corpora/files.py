@@ -7,13 +7,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub import hf_hub_download, snapshot_download
 
 from lit_pi.data.corpora.corpus import Dropped
 from lit_pi.data.corpora.readers import ENDINGS, is_supported
 from lit_pi.data.corpora.walking import walk
 from lit_pi.errors import UserError
-from lit_pi.hub import HUB_TIMEOUT, UNREACHABLE
+from lit_pi.hub import dataset_repository
 
 HUB_ADDRESS = re.compile(
     r"hf://datasets/(?P<repository>[^/]+/[^/@]+)(@(?P<revision>refs/[^/]+/[^/]+|[^/]+))?/(?P<files>.+)"
@@ -39,12 +39,14 @@ class HubFiles(NamedTuple):
     Attributes:
         repository: the repository's id.
         revision: branch, tag or commit.
+        commit: the commit that it stands for now; None where the hub cannot be reached.
         names: paths of the files in it, sorted.
         folder: where they lie on this machine if the hub cannot be reached, but they were downloaded earlier.
     """
 
     repository: str
     revision: str
+    commit: str | None
     names: list[str]
     folder: Path | None
 
@@ -138,19 +140,16 @@ def hub_files(pattern: str) -> HubFiles:
     if parts is None:
         raise UserError(f"{pattern!r} names no files on the hub: write hf://datasets/OWNER/NAME@REVISION/GLOB")
     repository, revision, folder = parts["repository"], parts["revision"] or "main", None
-    try:
-        listed = HfApi().dataset_info(repository, revision=revision, timeout=HUB_TIMEOUT).siblings or []
-        names = [sibling.rfilename for sibling in listed]
-    except UNREACHABLE as error:
+    commit, names, problem = dataset_repository(repository, revision)
+    if commit is None:
         folder = _in_cache(repository, revision, parts["files"])
         if folder is None:
-            reason = str(error).split("\n")[0].rstrip(". ")
-            raise UserError(f"cannot read {pattern} ({reason})") from error
+            raise UserError(f"cannot read {pattern} ({problem})")
         names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     found = sorted(name for name in names if fnmatch(name, parts["files"]) and is_supported(Path(name)))
     if not found:
         raise UserError(f"no files match {pattern!r} on the hub: check the repository, or name local files")
-    return HubFiles(repository, revision, found, folder)
+    return HubFiles(repository, revision, commit, found, folder)
 
 
 def _in_cache(repository: str, revision: str, files: str) -> Path | None:

@@ -9,6 +9,7 @@ from lit_pi.data.corpora.dataset_rows import BUILDERS, DataFiles, DatasetAddress
 from lit_pi.data.corpora.records import Choice, Found, RecordCorpus, Value
 from lit_pi.data.corpora.walking import walk
 from lit_pi.errors import UserError
+from lit_pi.hub import dataset_repository
 
 BRING = (
     "bring its files (hf download --repo-type dataset) and name their folder in `path`, or, with `path: json`, "
@@ -91,6 +92,12 @@ class HubDataset(RecordCorpus):
         if address.is_saved:
             found["saved"] = saved_fingerprints(address)
         return self.options(split) | {"dataset": found, "split": self._name_of(split), "files": self._local_files()}
+
+    def origin(self, split: Split) -> dict[str, Any]:
+        """The commit of a repository on the hub."""
+        if not self.address.on_hub:
+            return {}
+        return {str(self.address): dataset_repository(self.address.path, self.address.revision).commit}
 
     def _name_of(self, split: Split) -> str:
         """The dataset's name of a split."""

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from lit_pi.data.corpora.corpus import Duplicates, Split, describe_files
 from lit_pi.data.corpora.dataset_rows import DatasetAddress, read_rows
-from lit_pi.data.corpora.files import hub_files, local_files, on_hub, unread_files
+from lit_pi.data.corpora.files import HubFiles, hub_files, local_files, on_hub, unread_files
 from lit_pi.data.corpora.readers import read_records
 from lit_pi.data.corpora.records import Choice, Found, RecordCorpus, Value
 from lit_pi.errors import UserError
@@ -99,12 +99,20 @@ class TextFiles(RecordCorpus):
         local = {source: describe_files(local_files(patterns)) for source, patterns in sources.items()}
         return self.options(split) | {"files": local, "hub": hub}
 
-    def _streamed(self, pattern: str) -> Iterator[Found]:
-        """The records of files on the hub, without a copy on this machine; those in the cache where it is away."""
+    def origin(self, split: Split) -> dict[str, Any]:
+        """The commits of repositories on the hub, by the patterns of their files."""
+        patterns = [pattern for patterns in self._sources(split).values() for pattern in patterns if on_hub(pattern)]
+        return {pattern: self._listed(pattern).commit for pattern in patterns}
+
+    def _listed(self, pattern: str) -> HubFiles:
         try:
-            found = hub_files(pattern)
+            return hub_files(pattern)
         except UserError as error:
             raise UserError(f"{error}: {self.bring}") from error
+
+    def _streamed(self, pattern: str) -> Iterator[Found]:
+        """The records of files on the hub, without a copy on this machine; those in the cache where it is away."""
+        found = self._listed(pattern)
         for name in found.names:
             if found.folder is not None:
                 yield from read_records(found.folder / name, name, self.reading)

@@ -101,7 +101,7 @@ def _place(path: str) -> Place:
 
 
 def _entries(folder: Place) -> list[tuple[str, Place]]:
-    """What is in a folder; only links are looked up, for there may be millions of files."""
+    """Names and places in a folder; only links are looked up, for there may be millions of files."""
     try:
         with os.scandir(folder.path) as entries:
             return [

@@ -9,6 +9,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from lit_pi import hub as hub_module
 from lit_pi.data.corpora import (
     Corpus,
     Document,
@@ -100,13 +101,13 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def info(_: object, name: str, revision: str, timeout: float) -> SimpleNamespace:
         assert (name, revision) == ("me/books", "refs/pr/1") and 0 < timeout < 5
         names = sorted(path.relative_to(repository).as_posix() for path in repository.rglob("*") if path.is_file())
-        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in names])
+        return SimpleNamespace(sha="c0ffee", siblings=[SimpleNamespace(rfilename=name) for name in names])
 
     def url(address: DatasetAddress, file: str) -> str:
         assert (address.path, address.revision) == ("me/books", "refs/pr/1")
         return str(repository / file)
 
-    monkeypatch.setattr(files.HfApi, "dataset_info", info)
+    monkeypatch.setattr(hub_module.HfApi, "dataset_info", info)
     monkeypatch.setattr(dataset_rows, "hub_url", url)
     return tmp_path
 
@@ -136,7 +137,7 @@ def test_every_corpus_streams_what_the_hub_holds(name: str, tmp_path: Path, monk
     def info(_: object, repository: str, revision: str, timeout: float) -> SimpleNamespace:
         wanted = [files.HUB_ADDRESS.fullmatch(pattern) for pattern in CORPORA[name]().fingerprint("train")["hub"]]
         names = {found["files"].replace("*", "00") for found in wanted if found["repository"] == repository}
-        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=file) for file in names])
+        return SimpleNamespace(sha="c0ffee", siblings=[SimpleNamespace(rfilename=file) for file in names])
 
     def url(address: DatasetAddress, file: str) -> str:
         asked.append(f"{address}/{file}")
@@ -149,7 +150,7 @@ def test_every_corpus_streams_what_the_hub_holds(name: str, tmp_path: Path, monk
                 output.write((json.dumps(RECORD) + "\n").encode() * 2)
         return str(path)
 
-    monkeypatch.setattr(files.HfApi, "dataset_info", info)
+    monkeypatch.setattr(hub_module.HfApi, "dataset_info", info)
     monkeypatch.setattr(dataset_rows, "hub_url", url)
     documents = [item for item in CORPORA[name]().documents("train") if isinstance(item, Document)]
     text = "a report" if name == "gov_report" else "a book"
@@ -159,7 +160,7 @@ def test_every_corpus_streams_what_the_hub_holds(name: str, tmp_path: Path, monk
 
 
 def test_files_fetched_before_are_read_without_network(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files.HfApi, "dataset_info", missing)
+    monkeypatch.setattr(hub_module.HfApi, "dataset_info", missing)
     monkeypatch.setattr(files, "snapshot_download", lambda *_, **options: str(hub / "repository"))
     found = TextFiles(train="hf://datasets/me/books@refs/pr/1/data/train-*.jsonl").documents("train")
     assert [item.text for item in found] == ["train-0.jsonl", "train-1.jsonl"]

@@ -12,12 +12,13 @@ import pytest
 from launched import start
 from numbers_corpus import build_dataset_slowly
 
+from lit_pi import hub
 from lit_pi.cli import LitPiCLI
 from lit_pi.data import build
 from lit_pi.data.build import open_store
-from lit_pi.data.corpora import Document, HubDataset, TextFiles, dataset_rows, files
+from lit_pi.data.corpora import Document, HubDataset, TextFiles, dataset_rows
 from lit_pi.data.corpora.dataset_rows import DatasetAddress
-from lit_pi.data.store import TokenStore
+from lit_pi.data.store import StoreWriter, TokenStore
 from lit_pi.data.tokenizer import load_tokenizer
 from lit_pi.errors import UserError
 
@@ -143,7 +144,7 @@ def test_files_of_a_repository_with_a_loading_script_are_read(saved: Path, monke
         assert (address.path, address.revision) == ("me/books", "v1")
         return str(saved / file)
 
-    monkeypatch.setattr(files.HfApi, "dataset_info", lambda *_, **options: SimpleNamespace(siblings=[]))
+    monkeypatch.setattr(hub.HfApi, "dataset_info", lambda *_, **options: SimpleNamespace(sha="c0ffee", siblings=[]))
     monkeypatch.setattr(dataset_rows, "hub_url", url)
     for data_files in ("rows.jsonl", ["rows.parquet"], {"train": ["texts/*.txt"]}):
         corpus = HubDataset("me/books", revision="v1", data_files=data_files)
@@ -166,13 +167,14 @@ def test_the_hub_is_asked_for_configuration_and_revision(monkeypatch: pytest.Mon
         asked.append((path, options))
         return Builder()
 
-    monkeypatch.setattr(files.HfApi, "dataset_info", lambda *_, **options: SimpleNamespace(siblings=[]))
+    monkeypatch.setattr(hub.HfApi, "dataset_info", lambda *_, **options: SimpleNamespace(sha="c0ffee", siblings=[]))
     monkeypatch.setattr(datasets, "load_dataset_builder", load)
     corpus = HubDataset("me/books", "en", {"test": "dev"}, revision="abc")
     assert [item.text for item in corpus.documents("test")] == ["a", "b"]
     assert asked == [("me/books", {"name": "en", "revision": "abc", "data_files": None}), "dev"]
 
 
+@pytest.mark.long
 def test_a_killed_build_goes_on_and_gives_the_same_bytes(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +193,27 @@ def test_a_killed_build_goes_on_and_gives_the_same_bytes(
         stores.append(open_store(HubDataset(path), "train", load_tokenizer("bytes")))
     assert content(stores[0]) == content(stores[1])
     assert stores[0].manifest["documents"] == stores[1].manifest["documents"]
+
+
+@pytest.mark.usefixtures("store_cache")
+def test_a_build_goes_on_only_at_the_commit_where_it_began(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def at_commit(sha: str) -> TokenStore:
+        answer = SimpleNamespace(sha=sha, siblings=[])
+        monkeypatch.setattr(hub.HfApi, "dataset_info", lambda *_, **options: answer)
+        return open_store(HubDataset("me/books", data_files="rows.jsonl"), "train", load_tokenizer("bytes"))
+
+    monkeypatch.setattr(dataset_rows, "hub_url", lambda address, file: str(saved / file))
+
+    def interrupted(writer: StoreWriter) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(StoreWriter, "finish", interrupted)
+        at_commit("one")
+    (saved / "rows.jsonl").write_text('{"text": "changed"}')
+    store = at_commit("two")
+    assert bytes(store.tokens.tolist()) == b"changed"
+    assert store.manifest["origin"] == {"hf://datasets/me/books": "two"}
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -25,7 +25,7 @@ copies = st.lists(st.tuples(st.integers(0, 11), st.sampled_from(FOLDERS)), max_s
 patterns = ["{}", "{}/**", "{}/**/*.txt", "{}/*/**/*.txt", "{}/a/../**/*.txt", "{}/../{name}"]
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(links=links, copies=copies, trained=st.sampled_from(patterns), tested=st.sampled_from(patterns))
 def test_over_random_trees_of_links(
     links: list[tuple[str, str]], copies: list[tuple[int, str]], trained: str, tested: str, tmp_path: Path
