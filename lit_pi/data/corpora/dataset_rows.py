@@ -19,7 +19,7 @@ BUILDERS = {
     ".parquet": "parquet",
     ".arrow": "arrow",
     ".csv": "csv",
-    ".txt": "text",
+    **dict.fromkeys((".txt", ".md", ".py", ".tex"), "text"),
 }
 """Names of the library's readers, by the ending of the files."""
 COMPRESSIONS = {".gz", ".bz2", ".xz", ".zst"}

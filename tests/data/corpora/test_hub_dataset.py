@@ -1,5 +1,6 @@
 """What the `datasets` library reads becomes the tokens that `TextFiles` makes of the same documents."""
 
+import gzip
 import json
 import signal
 import time
@@ -149,8 +150,11 @@ def test_files_of_a_repository_with_a_loading_script_are_read(saved: Path, monke
     for data_files in ("rows.jsonl", ["rows.parquet"], {"train": ["texts/*.txt"]}):
         corpus = HubDataset("me/books", revision="v1", data_files=data_files)
         assert [item.text for item in corpus.documents("train")] == TEXTS
-    with pytest.raises(UserError, match=r"books\.py has an ending that cannot be read: supported are \.json"):
-        list(HubDataset("me/books", revision="v1", data_files="books.py").documents("train"))
+    (saved / "notes.md.gz").write_bytes(gzip.compress("é\n".encode()))
+    (notes,) = HubDataset("me/books", revision="v1", data_files="notes.md.gz").documents("train")
+    assert notes == Document("train:1", "é\n")
+    with pytest.raises(UserError, match=r"books\.rs has an ending that cannot be read: supported are \.json"):
+        list(HubDataset("me/books", revision="v1", data_files="books.rs").documents("train"))
 
 
 def test_the_hub_is_asked_for_configuration_and_revision(monkeypatch: pytest.MonkeyPatch) -> None:
