@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lit_pi.data.corpora.corpus import HASH_BYTES
 from lit_pi.data.store import Batch, StoreWriter, TokenStore
 
 DOCUMENT = 10_000
@@ -30,8 +31,10 @@ def write_store(directory: Path, gigabytes: float) -> None:
         document_bytes=np.full(documents, 4 * DOCUMENT),
         prompt_tokens=np.zeros(documents, np.int64),
         sources=["folder"] * documents,
+        hashes=[bytes(HASH_BYTES)] * documents,
         dropped=Counter(),
         cut=Counter(),
+        duplicates=0,
     )
     with StoreWriter(directory, {"dtype": "uint16"}) as writer:
         for _ in range(round(gigabytes * 1e9 / batch.tokens.nbytes)):

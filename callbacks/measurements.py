@@ -9,13 +9,14 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from rich.console import Console
 from torchmetrics import Metric
 
 from lit_pi.batches import GenerationBatch, ScoringBatch
 from lit_pi.callbacks.freshness import Freshness
 from lit_pi.callbacks.loggers import log_charts, log_curves, log_picture, log_text
+from lit_pi.data.documents.overlap import in_words, trained_on
 from lit_pi.data.ranks import data_ranks
 from lit_pi.datamodules import LongContextData
 from lit_pi.datamodules.step_schedule import StepSchedule
@@ -52,6 +53,7 @@ class Measurements(Callback):
         self._freshness = Freshness()
         self._charted: set[str] = set()
         self._schedule: StepSchedule | None = None
+        self._overlaps: dict[str, dict[str, Any] | None] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let callbacks that monitor an evaluation wait for its next measurement."""
@@ -154,6 +156,7 @@ class Measurements(Callback):
             "stage": trainer.state.fn.value,
             "step": trainer.global_step,
             "partial": partial,
+            "trained_on": self._trained_on(trainer, name),
             **results.record,
             "asked": _digest(name, protocol),
             "protocol": protocol | model,
@@ -167,6 +170,18 @@ class Measurements(Callback):
         add_record(run, record)
         _show(trainer, evaluation, record, self.show)
         return {f"{name}/{key}": float(value) for key, value in results.scalars.items()}
+
+    def _trained_on(self, trainer: Trainer, name: str) -> dict[str, Any] | None:
+        """Which of the documents of an evaluation the model was trained on; found out once, and said."""
+        if name not in self._overlaps:
+            hashes, stores = self._asked[name].document_hashes(), _data(trainer).training_records
+            found = None if hashes is None or not stores else trained_on(hashes, stores)
+            if found is not None and found["documents"]:
+                rank_zero_info(
+                    f"{name}: the model was {in_words(found)} that are measured, in {'; '.join(found['in'])}."
+                )
+            self._overlaps[name] = found
+        return self._overlaps[name]
 
 
 def _digest(name: str, protocol: dict[str, Any]) -> str:

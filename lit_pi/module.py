@@ -319,7 +319,7 @@ class LitLlama(StepLoss):
         assert self.model is not None
         checkpoint[KEY] = model_record(self.model)
         if (data := getattr(self.trainer, "datamodule", None)) is not None:
-            checkpoint[KEY]["tokenizer"] = data.tokenizer_record
+            checkpoint[KEY] |= {"tokenizer": data.tokenizer_record, "documents": data.training_records}
         if self.adapter is not None:
             assert isinstance(self.source, Pretrained)
             check_complete(self, checkpoint["state_dict"])
@@ -336,6 +336,7 @@ class LitLlama(StepLoss):
         self.checkpoint_position = check_checkpoint(checkpoint, self.model, self.trainer.ckpt_path)
         if (data := getattr(self.trainer, "datamodule", None)) is not None:
             data.check_trained_with(checkpoint[KEY].get("tokenizer"), self.trainer.ckpt_path)
+            data.trained_before = checkpoint[KEY].get("documents", [])
         if self.checkpoint_position != self.position.describe():
             rank_zero_info(
                 f"The checkpoint was trained with {self.checkpoint_position}; in effect is {self.position.describe()}."

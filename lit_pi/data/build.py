@@ -3,25 +3,24 @@
 import hashlib
 import json
 import os
-from array import array
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from functools import partial
-from itertools import islice, repeat
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock
-from numpy.typing import NDArray
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from transformers import PreTrainedTokenizerFast
 
-from lit_pi.data.corpora.corpus import Corpus, Document, Dropped, Split
-from lit_pi.data.cutting import cutter, whole
+from lit_pi.data.corpora.corpus import Corpus, Dropped, Split
+from lit_pi.data.documents.duplicates import Hashed, hashed
+from lit_pi.data.documents.encoding import DocumentEncoder
 from lit_pi.data.store import FORMAT, Batch, StoreWriter, TokenStore
-from lit_pi.data.tokenizer import BYTES, first_tokens, load_tokenizer, plain_backend, tokenizer_fingerprint
+from lit_pi.data.tokenizer import tokenizer_fingerprint
 from lit_pi.errors import DISK_FULL, UserError
 from lit_pi.files import partial_of, put, remove
 from lit_pi.progress import progress
@@ -77,7 +76,8 @@ def store_directory(corpus: Corpus, split: Split, tokenizer: PreTrainedTokenizer
 
 def _place(corpus: Corpus, split: Split, tokenizer: PreTrainedTokenizerFast) -> tuple[Path, dict[str, Any]]:
     """Directory of a store, and the constant part of its manifest."""
-    fingerprints = [FORMAT, corpus.fingerprint(split), tokenizer_fingerprint(tokenizer)]
+    template = tokenizer.chat_template if corpus.chats else None
+    fingerprints = [FORMAT, corpus.fingerprint(split), tokenizer_fingerprint(tokenizer), corpus.duplicates, template]
     description = {
         "corpus": {"name": corpus.name, "split": split, "fingerprint": fingerprints[1]},
         "tokenizer": {"name": tokenizer.name_or_path, "fingerprint": fingerprints[2]},
@@ -113,12 +113,18 @@ def _build(
     shown: bool,
 ) -> None:
     partial = partial_of(target)  # which a later build continues
+    description |= {"origin": corpus.origin(split)}
     writer = StoreWriter(partial, description)
+    if writer.manifest["origin"] != description["origin"]:
+        remove(partial)
+        writer = StoreWriter(partial, description)
     title = f"Tokenizing {corpus.name}, {split}"
-    encoder = _Encoder(corpus, tokenizer, description["tokenizer"]["fingerprint"], np.dtype(description["dtype"]))
+    encoder = DocumentEncoder(corpus, tokenizer, np.dtype(description["dtype"]), BATCH_CHARACTERS)
     try:
         with writer, progress(title, shown=shown) as bar:
-            rest = islice(corpus.documents(split), writer.manifest["documents"]["read"], None)
+            # Those that were read before are hashed again, so that their duplicates are known.
+            items = hashed(corpus.documents(split), corpus.duplicates)
+            rest = islice(items, writer.manifest["documents"]["read"], None)
             for batch in _encoded(encoder, _batches(rest)):
                 writer.append(batch)
                 bar.set_description_str(f"{title}: {_counts(writer.manifest)}", refresh=False)
@@ -127,6 +133,7 @@ def _build(
         if not writer.manifest["documents"]["kept"]:
             raise UserError(f"there are no documents in split {split!r} of {corpus.name}: add some that hold text")
         put(partial, target)
+        _say_left_out(corpus, split, writer.manifest["documents"])
     except UserError:
         # Whatever mends it also changes the fingerprint, so nobody would continue this build.
         remove(partial)
@@ -140,23 +147,23 @@ def _build(
         ) from error
 
 
-def _batches(documents: Iterable[Document | Dropped]) -> Iterator[tuple[int, list[Document | Dropped]]]:
+def _batches(items: Iterable[Hashed | Dropped]) -> Iterator[tuple[int, list[Hashed | Dropped]]]:
     """Consecutive documents of up to `BATCH_CHARACTERS`, or one that is longer, and their weight."""
-    batch: list[Document | Dropped] = []
+    batch: list[Hashed | Dropped] = []
     total = 0
-    for document in documents:
+    for item in items:
         weight = DOCUMENT_CHARACTERS
-        weight += len(document.prompt) + len(document.text) if isinstance(document, Document) else 0
+        weight += len(item.document.prompt) + len(item.document.text) if isinstance(item, Hashed) else 0
         if batch and total + weight > BATCH_CHARACTERS:
             yield total, batch
             batch, total = [], 0
-        batch.append(document)
+        batch.append(item)
         total += weight
     if batch:
         yield total, batch
 
 
-def _encoded(encoder: "_Encoder", batches: Iterable[tuple[int, list[Document | Dropped]]]) -> Iterator[Batch]:
+def _encoded(encoder: DocumentEncoder, batches: Iterable[tuple[int, list[Hashed | Dropped]]]) -> Iterator[Batch]:
     """The batches as tokens, in order, with up to `CHARACTERS_UNDER_WAY` of them being encoded."""
     pending: deque[tuple[float, Future[Batch]]] = deque()
     with _one_thread_a_call(), ThreadPoolExecutor(CORES) as pool:
@@ -188,70 +195,15 @@ def _one_thread_a_call() -> Iterator[None]:
             os.environ["TOKENIZERS_PARALLELISM"] = before
 
 
-class _Encoder:
-    """Turns documents into token ids with a copy of the tokenizer's backend, so that its settings stay its own."""
-
-    def __init__(self, corpus: Corpus, tokenizer: PreTrainedTokenizerFast, fingerprint: str, dtype: np.dtype) -> None:
-        self.corpus = corpus
-        self.backend = plain_backend(tokenizer)
-        self.cut = cutter(self.backend)
-        self.characters_at_once = float("inf") if self.cut is whole else BATCH_CHARACTERS
-        self.vocabulary_size = len(tokenizer)
-        self.dtype = dtype
-        self.bytes_are_ids = fingerprint == tokenizer_fingerprint(load_tokenizer(BYTES))
-
-    def encode(self, items: list[Document | Dropped]) -> Batch:
-        """Token ids of the documents among the items.
-
-        Raises:
-            UserError: a token lies outside the vocabulary.
-        """
-        documents = [item for item in items if isinstance(item, Document)]
-        documents = self.corpus.limited(documents, partial(first_tokens, self.backend))
-        dropped = Counter(item.reason for item in items if isinstance(item, Dropped))
-        kept, tokens, prompts = [], [], []
-        prompt_ids = self._prompt_ids(documents)
-        for document, prompt, text in zip(documents, prompt_ids, self._ids([d.text for d in documents]), strict=True):
-            ids = np.concatenate((prompt, text)) if len(prompt) else text
-            if not len(text):
-                dropped["empty"] += 1
-                continue
-            if (largest := int(ids.max())) >= self.vocabulary_size:
-                raise UserError(
-                    f"document {document.id} has token {largest}, but the tokenizer's vocabulary ends at "
-                    f"{self.vocabulary_size - 1}: name a tokenizer whose ids have no gaps"
-                )
-            kept.append(document)
-            tokens.append(ids.astype(self.dtype))
-            prompts.append(len(prompt))
-        return Batch(
-            ids=[document.id for document in kept],
-            tokens=np.concatenate(tokens) if tokens else np.empty(0, self.dtype),
-            lengths=np.array([len(ids) for ids in tokens], np.int64),
-            document_bytes=np.array([len((d.prompt + d.text).encode()) for d in kept], np.int64),
-            prompt_tokens=np.array(prompts, np.int64),
-            sources=[document.source for document in kept],
-            dropped=dropped,
-            cut=Counter(part for document in kept for part in document.cut),
+def _say_left_out(corpus: Corpus, split: Split, documents: dict[str, Any]) -> None:
+    """Say what a new store leaves out, and why; and which documents it holds more than once."""
+    counts = [f"{number:,} {reason}" for reason, number in documents["dropped"].items()]
+    if counts:
+        rank_zero_info("Documents of %s, %s: left out are %s", corpus.name, split, ", ".join(counts))
+    if documents["duplicates"]:
+        rank_zero_info(
+            "Documents of %s, %s: %d have the text of one before", corpus.name, split, documents["duplicates"]
         )
-
-    def _prompt_ids(self, documents: list[Document]) -> Iterable[NDArray[np.unsignedinteger]]:
-        if any(document.prompt for document in documents):
-            return self._ids([document.prompt for document in documents])
-        return repeat(np.empty(0, np.uint32), len(documents))
-
-    def _ids(self, texts: list[str]) -> Iterator[NDArray[np.unsignedinteger]]:
-        if self.bytes_are_ids:
-            return (np.frombuffer(text.encode(), np.uint8) for text in texts)
-        if len(texts) == 1:
-            pieces = self.cut(texts[0], BATCH_CHARACTERS)
-            return iter([np.concatenate([ids for piece in pieces for ids in self._encoded_together([piece])])])
-        return self._encoded_together(texts)
-
-    def _encoded_together(self, texts: list[str]) -> Iterator[NDArray[np.unsignedinteger]]:
-        encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
-        # Three times as fast as np.array.
-        return (np.frombuffer(array("I", encoding.ids), np.uint32) for encoding in encodings)
 
 
 def _counts(manifest: dict[str, Any]) -> str:

@@ -68,6 +68,8 @@ def _show(store: TokenStore) -> None:
     table.add_row("in the store", f"{documents['kept']:,}", f"{manifest['tokens']:,}")
     for part, number in documents["cut"].items():
         table.add_row(f"of these with the {part} cut", f"{number:,}", "")
+    if documents["duplicates"]:
+        table.add_row("of these with the text of one before", f"{documents['duplicates']:,}", "")
     for reason, number in documents["dropped"].items():
         table.add_row(f"left out: {reason}", f"{number:,}", "")
     table.add_row("read", f"{documents['read']:,}", "")

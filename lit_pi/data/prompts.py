@@ -68,6 +68,8 @@ class Prompts:
             "data.predict", tokenizer, self.max_new_tokens, self.temperature, self.top_p, self.stop_at_eos
         )
         documents = [found for found in self.corpus.documents("test") if isinstance(found, Document)]
+        if chats := [document.id for document in documents if document.chat]:
+            raise UserError(f"the prompt {chats[0]} is a list of messages: name a text_field that holds text")
         if not documents:
             raise UserError(f"the files of data.predict ({self.corpus.files['test']}) hold no prompt: add text")
         prompts = PromptEncoder(tokenizer).prompts([document.text for document in documents], "Encoding prompts")

@@ -13,10 +13,11 @@ from typing import Any, BinaryIO, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from lit_pi.data.corpora.corpus import HASH_BYTES
 from lit_pi.errors import UserError
 from lit_pi.files import beside
 
-FORMAT = 3
+FORMAT = 4
 """Version of the files below."""
 
 MANIFEST = "manifest.json"
@@ -30,6 +31,8 @@ PROMPT_TOKENS = "prompt_tokens.bin"
 """int64: how many of each document's tokens are its prompt."""
 SOURCES = "sources.bin"
 """uint16: each document's place among the manifest's sources."""
+HASHES = "hashes.bin"
+"""Hash of each document's content, 16 bytes."""
 IDS = "ids.bin"
 """Document ids in UTF-8, one after another."""
 ID_OFFSETS = "id_offsets.bin"
@@ -37,13 +40,14 @@ ID_OFFSETS = "id_offsets.bin"
 
 INT64 = np.dtype("<i8")
 UINT16 = np.dtype("<u2")
+UINT64 = np.dtype("<u8")
 MAX_SOURCES = 1000
 
 
 class TokenStore:
     """The tokens of a corpus' split, in memory only where they are read.
 
-    It holds no special tokens, no document without tokens, and every token of the others.
+    It holds no special tokens but those of chat templates, no document without tokens, and every token of the others.
 
     Args:
         directory: the folder that `open_store` has built.
@@ -56,6 +60,7 @@ class TokenStore:
         document_bytes: UTF-8 bytes of each document's prompt and text.
         prompt_tokens: tokens at each document's start that are its prompt.
         sources: for each document, the place of its source in `manifest["sources"]`.
+        hashes: hash of each document's content before any limit, uint64 `[documents, 2]`.
 
     Raises:
         UserError: there is no store, it has another format, or its files do not belong together.
@@ -77,6 +82,7 @@ class TokenStore:
         self.document_bytes = self._map(DOCUMENT_BYTES, INT64)
         self.prompt_tokens = self._map(PROMPT_TOKENS, INT64)
         self.sources = self._map(SOURCES, UINT16)
+        self.hashes = self._map(HASHES, UINT64).reshape(-1, 2)
 
     def __len__(self) -> int:
         return len(self.document_bytes)
@@ -137,8 +143,10 @@ class Batch(NamedTuple):
         tokens: token ids of all documents, one after another.
         lengths: tokens of each document.
         document_bytes: UTF-8 bytes of each document.
+        hashes: hash of each document's content.
         dropped: documents left out among them, by reason.
         cut: documents that lost tokens to a limit of the corpus, by the part that did.
+        duplicates: documents that are kept though their content came before.
     """
 
     ids: list[str]
@@ -147,8 +155,10 @@ class Batch(NamedTuple):
     document_bytes: NDArray[np.int64]
     prompt_tokens: NDArray[np.int64]
     sources: list[str]
+    hashes: list[bytes]
     dropped: Counter[str]
     cut: Counter[str]
+    duplicates: int
 
 
 class StoreWriter:
@@ -170,7 +180,7 @@ class StoreWriter:
 
     def __init__(self, directory: Path, description: dict[str, Any]) -> None:
         self.directory = directory
-        counts = {"read": 0, "kept": 0, "dropped": {}, "cut": {}}
+        counts = {"read": 0, "kept": 0, "dropped": {}, "cut": {}, "duplicates": 0}
         nothing = {"documents": counts, "tokens": 0, "bytes": 0, "id_bytes": 0, "sources": {}}
         self.manifest = {"format": FORMAT, **description, **nothing}
         if (journal := directory / MANIFEST).exists():
@@ -207,6 +217,7 @@ class StoreWriter:
         self._write(DOCUMENT_BYTES, batch.document_bytes.astype(INT64))
         self._write(PROMPT_TOKENS, batch.prompt_tokens.astype(INT64))
         self._write(SOURCES, self._count_sources(batch))
+        self._write(HASHES, np.frombuffer(b"".join(batch.hashes), np.uint8))
         self._write(IDS, np.frombuffer(b"".join(ids), np.uint8))
         self._write(ID_OFFSETS, self.manifest["id_bytes"] + np.cumsum(id_lengths, dtype=INT64))
         for file in self._files.values():
@@ -219,6 +230,7 @@ class StoreWriter:
                 "kept": documents["kept"] + len(ids),
                 "dropped": dict(sorted(dropped.items())),
                 "cut": dict(sorted((Counter(documents["cut"]) + batch.cut).items())),
+                "duplicates": documents["duplicates"] + batch.duplicates,
             },
             "tokens": self.manifest["tokens"] + len(batch.tokens),
             "bytes": self.manifest["bytes"] + int(batch.document_bytes.sum()),
@@ -265,6 +277,7 @@ def file_sizes(manifest: dict[str, Any]) -> dict[str, int]:
         DOCUMENT_BYTES: documents * INT64.itemsize,
         PROMPT_TOKENS: documents * INT64.itemsize,
         SOURCES: documents * UINT16.itemsize,
+        HASHES: documents * HASH_BYTES,
         IDS: manifest["id_bytes"],
         ID_OFFSETS: (documents + 1) * INT64.itemsize,
     }

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lit_pi.data.build import open_store
 from lit_pi.data.corpora.corpus import Corpus
+from lit_pi.data.documents.overlap import training_record
 from lit_pi.data.generation import GenerationBatches
 from lit_pi.data.model_tokenizer import (
     MOST_FOR_BYTES,
@@ -91,6 +92,8 @@ class LongContextData(LightningDataModule):
         self.seed = seed
         self.evaluate_last_step = evaluate_last_step
         self.sequences: dict[str, Sequences] | None = None
+        self.trained_before: list[dict[str, Any]] | None = None  # what the checkpoint says that is loaded
+        self._training_store: TokenStore | None = None
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
@@ -139,6 +142,15 @@ class LongContextData(LightningDataModule):
         """Name and digests of the tokenizer, as checkpoints keep them."""
         return tokenizer_record(self.tokenizer)
 
+    @property
+    def training_records(self) -> list[dict[str, Any]]:
+        """Records of the stores that the model has been trained on, in runs before and in this one."""
+        if self.trained_before is None:
+            module: Any = None if self.trainer is None else self.trainer.lightning_module
+            self.trained_before = [] if module is None else module.source.training_records()
+        own = [] if self._training_store is None else [training_record(self._training_store)]
+        return [*self.trained_before, *(record for record in own if record not in self.trained_before)]
+
     def setup(self, stage: str) -> None:
         """Open the token stores, building those that are missing: one process builds, the others wait for it."""
         if stage == "predict":
@@ -151,7 +163,7 @@ class LongContextData(LightningDataModule):
         if stage == "fit" and self.sequences is None:
             if self.train is None:
                 raise UserError("there is nothing to train on: name a corpus in `data.train`")
-            store = open_store(self.train, "train", self.tokenizer)
+            store = self._training_store = open_store(self.train, "train", self.tokenizer)
             self.sequences = self._sequences(store, self.train.weights)
             if not any(map(len, self.sequences.values())):
                 raise UserError(f"the training documents of {self.train.name} hold no token to learn: add text")

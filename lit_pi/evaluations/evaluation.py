@@ -12,6 +12,7 @@ from torchmetrics import Metric
 from transformers import PreTrainedTokenizerFast
 
 from lit_pi.batches import GenerationBatch, ScoringBatch
+from lit_pi.data.documents.overlap import Hashes
 from lit_pi.data.generation import GenerationBatches
 from lit_pi.data.ranks import DataRanks
 from lit_pi.errors import UserError, check_at_least
@@ -162,6 +163,13 @@ class Evaluation(ABC):
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Return the protocol as plain JSON: a result is of use only beside it."""
+
+    def document_hashes(self) -> Hashes | None:
+        """Return the hashes of the documents that are measured, by which those that the model was trained on are known.
+
+        None where there are no documents, as by default.
+        """
+        return None
 
     @classmethod
     @abstractmethod

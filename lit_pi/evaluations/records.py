@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from lit_pi import __version__
+from lit_pi.data.documents.overlap import in_words
 from lit_pi.errors import UserError
 from lit_pi.files import beside
 
@@ -129,9 +130,12 @@ def latest(run: Path, kind: str | None = None) -> dict[str, dict[str, Any]]:
 
 
 def label(run: Run, record: dict[str, Any]) -> str:
-    """Name a run and the strategy that it was measured with, and say of a measurement what it is not."""
-    marks = "".join(f" ({mark})" for mark in ("partial", "failed") if record.get(mark))
-    return f"{run.name}: {said(record['protocol']['position'])}{marks}"
+    """Name a run and the strategy that it was measured with, and what its figures are to be taken with."""
+    overlap = record.get("trained_on")
+    remarks = [mark for mark in ("partial", "failed") if record.get(mark)]
+    remarks += [in_words(overlap)] if overlap and overlap["documents"] else []
+    named = f"{run.name}: {said(record['protocol']['position'])}"
+    return f"{named} ({', '.join(remarks)})" if remarks else named
 
 
 def said(position: dict[str, Any]) -> str:

@@ -18,10 +18,10 @@ TEXT = "The pass key is 12345. Ünïcödé – 🙂\n\n\tindented   text\r\n" * 
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> TextFiles:
-    lines = [TEXT, "", "short", TEXT * 3]
     sources = {}
     for name in ("one", "two"):
         path = tmp_path / f"{name}.jsonl"
+        lines = [name + TEXT, "", f"short{name}", name + TEXT * 3]
         path.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
         sources[name] = str(path)
     return TextFiles(train=sources, min_bytes=5)
@@ -34,10 +34,10 @@ def test_the_manifest_adds_up_and_is_shown(
     (directory,) = store_cache.glob("stores/text_files-train-????????????????")
     manifest = TokenStore(directory).manifest
     documents, sources = manifest["documents"], manifest["sources"]
-    assert documents == {"read": 8, "kept": 6, "dropped": {"shorter than 5 bytes": 2}, "cut": {}}
+    assert documents == {"read": 8, "kept": 6, "dropped": {"shorter than 5 bytes": 2}, "cut": {}, "duplicates": 0}
     assert sum(source["documents"] for source in sources.values()) == documents["kept"]
     assert sum(source["tokens"] for source in sources.values()) == manifest["tokens"] == manifest["bytes"]
-    assert manifest["bytes"] == 2 * (4 * len(TEXT.encode()) + 5)
+    assert manifest["bytes"] == 2 * (4 * len(TEXT.encode()) + 5 + 3 * len("one"))
     said = capsys.readouterr().out
     assert "from one (50.0% of tokens)" in said and "left out: shorter than 5 bytes" in said
     assert (directory / "lengths.png").read_bytes().startswith(b"\x89PNG")

@@ -43,7 +43,7 @@ def test_a_store_holds_what_the_tokenizer_says(
             assert store.document_id(index) == document.id
             assert store.document_bytes[index] == len(document.text.encode())
         assert store.manifest["documents"] == {
-            "read": 300, "kept": len(documents), "dropped": {"empty": 6, "not UTF-8": 1}, "cut": {},
+            "read": 300, "kept": len(documents), "dropped": {"empty": 6, "not UTF-8": 1}, "cut": {}, "duplicates": 0,
         }  # fmt: skip
         assert store.manifest["tokens"] == store.num_tokens == store.lengths.sum()
         assert pickle.loads(pickle.dumps(store)).document(1).tolist() == store.document(1).tolist()

@@ -8,7 +8,7 @@ from typing import Any
 
 from lit_pi.cli import run
 from lit_pi.data import build
-from lit_pi.data.corpora import Corpus
+from lit_pi.data.corpora import Corpus, HubDataset, hub_dataset
 from lit_pi.data.corpora.corpus import Document, Dropped, Split
 from lit_pi.data.tokenizer import load_tokenizer
 
@@ -39,6 +39,20 @@ def build_slowly() -> None:
     """Build the store in batches, over more than a second."""
     build.BATCH_CHARACTERS = 2000
     build.open_store(Numbers(delay=0.005), "train", load_tokenizer("bytes"))
+
+
+def build_dataset_slowly(path: str) -> None:
+    """Build the store of a saved dataset in batches, over more than a second."""
+    read = hub_dataset.read_rows
+
+    def slowly(*arguments: Any) -> Iterator[Any]:
+        for row in read(*arguments):
+            time.sleep(0.005)
+            yield row
+
+    hub_dataset.read_rows = slowly
+    build.BATCH_CHARACTERS = 2000
+    build.open_store(HubDataset(path), "train", load_tokenizer("bytes"))
 
 
 def on_a_full_disk(words: list[str]) -> None:

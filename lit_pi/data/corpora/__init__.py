@@ -2,6 +2,7 @@
 
 from lit_pi.data.corpora.corpus import Corpus, Document, Dropped, Split
 from lit_pi.data.corpora.gov_report import GovReportCorpus
+from lit_pi.data.corpora.hub_dataset import HubDataset
 from lit_pi.data.corpora.pg19 import PG19Corpus
 from lit_pi.data.corpora.pile import PileCorpus
 from lit_pi.data.corpora.proof_pile import ProofPileCorpus
@@ -14,6 +15,7 @@ __all__ = [
     "Document",
     "Dropped",
     "GovReportCorpus",
+    "HubDataset",
     "PG19Corpus",
     "PileCorpus",
     "ProofPileCorpus",

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 Split = Literal["train", "validation", "test"]
+Duplicates = Literal["drop", "keep"]
 FirstTokens = Callable[[Sequence[str], int], list[str]]
 """Texts, and how many tokens stay of each at most: what the tokenizer at hand makes of a limit."""
+HASH_BYTES = 16
+"""Bytes of a document's hash."""
 
 
 class Document(NamedTuple):
@@ -20,6 +23,7 @@ class Document(NamedTuple):
         source: the part of the corpus it comes from, where the corpus has named parts.
         prompt: text that stands before it and is read but not learnt.
         cut: names of its parts that lost tokens to a limit of the corpus.
+        chat: whether `text` is a JSON list of messages (`role`, `content`), which the tokenizer's template writes out.
     """
 
     id: str
@@ -27,6 +31,7 @@ class Document(NamedTuple):
     source: str = ""
     prompt: str = ""
     cut: tuple[str, ...] = ()
+    chat: bool = False
 
 
 class Dropped(NamedTuple):
@@ -57,6 +62,16 @@ class Corpus(ABC):
         """
         return None
 
+    @property
+    def duplicates(self) -> Duplicates:
+        """Whether documents whose content came before are left out (`drop`) or kept (`keep`); they are counted."""
+        return "drop"
+
+    @property
+    def chats(self) -> bool:
+        """Whether documents may be chats, so that their tokens depend on the tokenizer's template."""
+        return False
+
     @abstractmethod
     def documents(self, split: Split) -> Iterator[Document | Dropped]:
         """The documents of a split, one at a time and always in the same order.
@@ -64,6 +79,13 @@ class Corpus(ABC):
         Raises:
             UserError: the split is missing, or a document cannot be read.
         """
+
+    def origin(self, split: Split) -> dict[str, Any]:
+        """The present version of what lies elsewhere, as plain JSON, for the manifest; asked when a build begins.
+
+        A build that was killed continues only where it is still the same. Empty by default.
+        """
+        return {}
 
     def limited(self, documents: list[Document], first_tokens: FirstTokens) -> list[Document]:
         """Cut documents to the tokens that the corpus allows; by default they stay as they are.
@@ -85,14 +107,19 @@ class Corpus(ABC):
         """
 
 
-def split_by_hash(name: str, held_out: float) -> Split:
-    """The split that a hash of a document's name puts it into, the same one on every machine.
+def content_hash(document: Document) -> bytes:
+    """SHA-256 of a document's prompt and text, its first 16 bytes: documents of one content share it."""
+    return hashlib.sha256((document.prompt + document.text).encode(errors="surrogatepass")).digest()[:HASH_BYTES]
+
+
+def split_by_hash(digest: bytes, held_out: float) -> Split:
+    """The split that a hash puts a document into, the same one on every machine.
 
     Args:
-        name: name of the document.
+        digest: hash of the document's content or name, of 8 bytes or more.
         held_out: share of the documents in `validation`, and again in `test`.
     """
-    place = int.from_bytes(hashlib.sha256(name.encode(errors="surrogateescape")).digest()[:8]) / 2**64
+    place = int.from_bytes(digest[:8]) / 2**64
     if place < held_out:
         return "test"
     return "validation" if place < 2 * held_out else "train"

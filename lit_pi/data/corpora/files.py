@@ -1,19 +1,19 @@
 """Files by path, folder or glob, on this machine or on the Hugging Face hub."""
 
-import glob
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatch
-from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub import hf_hub_download, snapshot_download
 
-from lit_pi.data.corpora.readers import FORMATS, is_supported
+from lit_pi.data.corpora.corpus import Dropped
+from lit_pi.data.corpora.readers import ENDINGS, is_supported
+from lit_pi.data.corpora.walking import walk
 from lit_pi.errors import UserError
-from lit_pi.hub import HUB_TIMEOUT, UNREACHABLE
+from lit_pi.hub import dataset_repository
 
 HUB_ADDRESS = re.compile(
     r"hf://datasets/(?P<repository>[^/]+/[^/@]+)(@(?P<revision>refs/[^/]+/[^/]+|[^/]+))?/(?P<files>.+)"
@@ -33,6 +33,24 @@ class File(NamedTuple):
     fetch: Callable[[], Path]
 
 
+class HubFiles(NamedTuple):
+    """Files of a repository of datasets on the hub.
+
+    Attributes:
+        repository: the repository's id.
+        revision: branch, tag or commit.
+        commit: the commit that it stands for now; None where the hub cannot be reached.
+        names: paths of the files in it, sorted.
+        folder: where they lie on this machine if the hub cannot be reached, but they were downloaded earlier.
+    """
+
+    repository: str
+    revision: str
+    commit: str | None
+    names: list[str]
+    folder: Path | None
+
+
 def on_hub(pattern: str) -> bool:
     """Whether a pattern names files on the hub."""
     return pattern.startswith("hf://")
@@ -42,14 +60,25 @@ def local_files(patterns: Iterable[str]) -> dict[str, Path]:
     """The files that paths, folders and globs name, by their ids; those on the hub are left out.
 
     Raises:
-        UserError: a pattern matches nothing, or a file of another format.
+        UserError: a pattern matches nothing that can be read, or names a file of another format.
     """
-    files: dict[Path, str] = {}
+    files: dict[str, tuple[Path, str]] = {}
     for pattern in patterns:
         if not on_hub(pattern):
-            for path, name in _find(pattern):
-                files.setdefault(path, name)
-    return _by_id(files)
+            for real, found in _readable(pattern).items():
+                files.setdefault(real, found)
+    return _by_id(files.values())
+
+
+def unread_files(patterns: Iterable[str]) -> list[Dropped]:
+    """The files of folders and globs that `local_files` leaves out, with the reasons; hidden ones are not counted."""
+    unread: dict[str, Dropped] = {}
+    for pattern in patterns:
+        root, paths = walk(pattern) if not on_hub(pattern) else (Path(), {})
+        for real, path in paths.items():
+            if (reason := _unreadable(path)) is not None:
+                unread.setdefault(real, Dropped(path.relative_to(root).as_posix(), reason))
+    return list(unread.values())
 
 
 def all_files(patterns: list[str]) -> list[File]:
@@ -62,63 +91,75 @@ def all_files(patterns: list[str]) -> list[File]:
     return found + [file for pattern in patterns if on_hub(pattern) for file in _find_on_hub(pattern)]
 
 
-def _find(pattern: str) -> list[tuple[Path, str]]:
-    """The files that a path, folder or glob names, each with its path below the part that is no pattern."""
-    path = Path(pattern).expanduser()
-    if path.is_file():
-        root, paths = path.parent, [path]
-    elif path.is_dir():
-        root, paths = path, [found for found in _glob(Path(glob.escape(str(path)), "**", "*")) if is_supported(found)]
-    else:
-        root, paths = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts)), _glob(path)
+def _readable(pattern: str) -> dict[str, tuple[Path, str]]:
+    """The files that a pattern names, each with its path below the part that is no pattern, by paths without links."""
+    root, paths = walk(pattern)
+    readable = {real: path for real, path in paths.items() if _unreadable(path) is None}
     if not paths:
         raise UserError(f"no files match {pattern!r}: check the path, or name a file, a folder or a glob")
-    for found in paths:
-        if not is_supported(found):
-            raise UserError(f"{found} has an ending that cannot be read: supported are {', '.join(FORMATS)}")
-    return [(found.absolute(), found.relative_to(root).as_posix()) for found in paths]
+    if not readable:
+        first = next(iter(paths.values()))
+        reason = str(_unreadable(first))
+        wrong = "has an ending that cannot be read" if "ending" in reason else f"is a {reason}"
+        raise UserError(f"{first} {wrong}: supported are {', '.join(ENDINGS)}")
+    return {real: (path.absolute(), path.relative_to(root).as_posix()) for real, path in readable.items()}
 
 
-def _glob(pattern: Path) -> list[Path]:
-    # Path.glob would find hidden files too.
-    return sorted(path for path in map(Path, glob.glob(str(pattern), recursive=True)) if path.is_file())  # noqa: PTH207
+def _unreadable(path: Path) -> str | None:
+    """The reason why a file is not read; None for one that is."""
+    if not path.is_file():
+        return "device or pipe" if path.exists() else "broken link"
+    return None if is_supported(path) else f"ending {path.suffix.lower()}" if path.suffix else "no ending"
 
 
-def _by_id(files: dict[Path, str]) -> dict[str, Path]:
+def _by_id(files: Iterable[tuple[Path, str]]) -> dict[str, Path]:
     """Files by their ids; where two share one, the whole path is the id."""
-    count = Counter(files.values())
-    return {name if count[name] == 1 else path.as_posix(): path for path, name in files.items()}
+    found = list(files)
+    count = Counter(name for _, name in found)
+    return {name if count[name] == 1 else path.as_posix(): path for path, name in found}
 
 
 def _find_on_hub(pattern: str) -> list[File]:
+    found = hub_files(pattern)
+
+    def fetch(name: str) -> Path:
+        if found.folder is not None:
+            return found.folder / name
+        return Path(hf_hub_download(found.repository, name, repo_type="dataset", revision=found.revision))
+
+    return [File(name, lambda name=name: fetch(name)) for name in found.names]  # type: ignore[misc]
+
+
+def hub_files(pattern: str) -> HubFiles:
+    """The files of a repository that a pattern names.
+
+    Raises:
+        UserError: there are none, or the hub cannot be reached and they are not in the cache.
+    """
     parts = HUB_ADDRESS.fullmatch(pattern)
     if parts is None:
         raise UserError(f"{pattern!r} names no files on the hub: write hf://datasets/OWNER/NAME@REVISION/GLOB")
-    repository, revision = parts["repository"], parts["revision"] or "main"
-    try:
-        listed = HfApi().dataset_info(repository, revision=revision, timeout=HUB_TIMEOUT).siblings or []
-        names = [sibling.rfilename for sibling in listed]
-    except UNREACHABLE as error:
-        names = _in_cache(repository, revision, parts["files"])
-        if not names:
-            reason = str(error).split("\n")[0].rstrip(". ")
-            raise UserError(f"cannot read {pattern} ({reason})") from error
+    repository, revision, folder = parts["repository"], parts["revision"] or "main", None
+    commit, names, problem = dataset_repository(repository, revision)
+    if commit is None:
+        folder = _in_cache(repository, revision, parts["files"])
+        if folder is None:
+            raise UserError(f"cannot read {pattern} ({problem})")
+        names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     found = sorted(name for name in names if fnmatch(name, parts["files"]) and is_supported(Path(name)))
     if not found:
         raise UserError(f"no files match {pattern!r} on the hub: check the repository, or name local files")
-
-    def fetch(name: str) -> Path:
-        return Path(hf_hub_download(repository, name, repo_type="dataset", revision=revision))
-
-    return [File(name, lambda name=name: fetch(name)) for name in found]  # type: ignore[misc]
+    return HubFiles(repository, revision, commit, found, folder)
 
 
-def _in_cache(repository: str, revision: str, files: str) -> list[str]:
-    """Names of the files that an earlier run has downloaded."""
+def _in_cache(repository: str, revision: str, files: str) -> Path | None:
+    """The folder of files that were downloaded earlier; None where there are none."""
     try:
-        folder = snapshot_download(
-            repository, repo_type="dataset", revision=revision, allow_patterns=[files], local_files_only=True
+        folder = Path(
+            snapshot_download(
+                repository, repo_type="dataset", revision=revision, allow_patterns=[files], local_files_only=True
+            )
         )
     except OSError:
-        return []
-    return [path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file()]
+        return None
+    return folder if any(path.is_file() for path in folder.rglob("*")) else None

@@ -95,8 +95,9 @@ class GovReportCorpus(TextFiles):
 
     def _with(self, document: Document, report: str) -> Document:
         """A document whose report was cut."""
-        own = {"text": report} if self.learn == "report" else {"prompt": f"{BEFORE}{report}{AFTER}"}
-        return document._replace(cut=("report",), **own)
+        if self.learn == "report":
+            return document._replace(text=report, cut=("report",))
+        return document._replace(prompt=f"{BEFORE}{report}{AFTER}", cut=("report",))
 
     def _document(self, record: Record | Undecodable, source: str) -> Document | Dropped:
         document = super()._document(record, source)
@@ -107,6 +108,7 @@ class GovReportCorpus(TextFiles):
         return document._replace(prompt=f"{BEFORE}{document.text}{AFTER}", text=summary)
 
     @property
-    def _reading(self) -> Reading:
-        reading = super()._reading
+    def reading(self) -> Reading:
+        """The report, and the summary where it is learnt."""
+        reading = super().reading
         return reading._replace(fields=[*reading.fields, *(["summary"] if self.learn == "summary" else [])])

@@ -2,7 +2,8 @@
 
 from typing import ClassVar
 
-from lit_pi.data.corpora.text_files import Files, TextFiles, Value
+from lit_pi.data.corpora.records import Value
+from lit_pi.data.corpora.text_files import Files, TextFiles
 
 REPOSITORY = "hf://datasets/hoskinson-center/proof-pile@main"
 

@@ -1,14 +1,17 @@
 """Records out of files, format by format, without holding a whole file of many records in memory."""
 
+import bz2
 import io
 import json
+import lzma
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow
 from pyarrow.parquet import ParquetFile
 
+from lit_pi.data.corpora.corpus import Dropped
 from lit_pi.errors import UserError
 
 PARQUET_ROWS = 64
@@ -45,7 +48,7 @@ class Reading(NamedTuple):
     """Options of reading.
 
     Attributes:
-        fields: top-level fields or columns that are wanted; the first is the text.
+        fields: paths of fields that are wanted, with dots between levels; the first is the text.
         encodings: encodings of plain text files, tried in order; records are UTF-8 by their formats' definition.
         replace: put U+FFFD in place of what is not valid Unicode.
     """
@@ -54,9 +57,24 @@ class Reading(NamedTuple):
     encodings: Collection[str] = ("utf-8",)
     replace: bool = False
 
+    @property
+    def columns(self) -> list[str]:
+        """The top-level fields of the paths, each once."""
+        return list(dict.fromkeys(path.split(".")[0] for path in self.fields))
 
-def read_records(path: Path, name: str, reading: Reading) -> Iterator[Record | Undecodable]:
-    """The records of one file, in the order of its lines or rows.
+    def record(self, name: str, place: str, text: str | None) -> Record:
+        """A record of nothing but a text."""
+        value: Any = text
+        for key in reversed(next(iter(self.fields)).split(".")):
+            value = {key: value}
+        return Record(name, place, value)
+
+
+Reader = Callable[[Path, str, Reading], Iterator[Record | Undecodable | Dropped]]
+
+
+def read_records(path: Path, name: str, reading: Reading) -> Iterator[Record | Undecodable | Dropped]:
+    """The records of one file, in the order of its lines or rows; lines without anything in them are dropped.
 
     Args:
         path: a file of a supported format.
@@ -67,65 +85,117 @@ def read_records(path: Path, name: str, reading: Reading) -> Iterator[Record | U
         UserError: the file cannot be read or is damaged.
     """
     try:
-        yield from _reader(path)(path, name, reading)
-    except (OSError, pyarrow.ArrowException) as error:
+        yield from FORMATS[_ending(path)](path, name, reading)
+    except (OSError, EOFError, lzma.LZMAError, pyarrow.ArrowException) as error:
         raise UserError(f"cannot read {path} ({error}): check its permissions, or bring an intact copy") from error
 
 
 def is_supported(path: Path) -> bool:
     """Whether the file's ending names a format that can be read."""
-    return path.name.lower().endswith(tuple(FORMATS))
+    ending = _ending(path)
+    return ending in FORMATS and not (ending == ".parquet" and _compression(path) in COMPRESSIONS)
 
 
-def _reader(path: Path) -> "Reader":
-    return next(reader for ending, reader in FORMATS.items() if path.name.lower().endswith(ending))
+def _ending(path: Path) -> str:
+    """The ending that names the format, before one that names a compression."""
+    return (Path(path.stem) if _compression(path) in COMPRESSIONS else path).suffix.lower()
+
+
+def _compression(path: Path) -> str:
+    return path.suffix.lower()
+
+
+def _open(path: Path) -> BinaryIO:
+    return COMPRESSIONS[_compression(path)](path) if _compression(path) in COMPRESSIONS else path.open("rb")
+
+
+def _arrow(compression: str) -> Callable[[Path], BinaryIO]:
+    # Arrow's decompression notices a file that was cut off; zstandard's stream reader just ends there.
+    return lambda path: io.BufferedReader(pyarrow.input_stream(str(path), compression=compression))
 
 
 def _read_text(path: Path, name: str, reading: Reading) -> Iterator[Record | Undecodable]:
-    data, field = path.read_bytes(), next(iter(reading.fields))
+    with _open(path) as file:
+        data = file.read()
     for encoding in reading.encodings:
         try:
-            yield Record(name, str(path), {field: _decode(data, encoding)})
+            yield reading.record(name, str(path), _decode(data, encoding))
             return
         except UnicodeDecodeError as error:
             place = error.start
     if reading.replace:
-        yield Record(name, str(path), {field: _decode(data, next(iter(reading.encodings)), "replace")})
+        yield reading.record(name, str(path), _decode(data, next(iter(reading.encodings)), "replace"))
         return
     names = " or ".join(encoding.upper() for encoding in reading.encodings)
     yield Undecodable(name, f"{path} is not {names} at byte {place}")
 
 
-def _read_jsonl(path: Path, name: str, reading: Reading) -> Iterator[Record | Undecodable]:
-    # Arrow's decompression notices a file that was cut off; zstandard's stream reader just ends there.
-    with io.BufferedReader(pyarrow.input_stream(str(path), compression=_compression(path))) as lines:
+def _read_lines(path: Path, name: str, reading: Reading) -> Iterator[Record | Undecodable | Dropped]:
+    with _open(path) as lines:
         for number, line in enumerate(lines, start=1):
-            place = f"{path}, line {number},"
+            place, own = f"{path}, line {number},", f"{name}:{number}"
             try:
                 text = _decode(line, "utf-8", "replace" if reading.replace else "strict").strip()
-                fields = json.loads(text) if text else None
             except UnicodeDecodeError as error:
-                yield Undecodable(f"{name}:{number}", f"{place} is not UTF-8 at byte {error.start} of the line")
+                yield Undecodable(own, f"{place} is not UTF-8 at byte {error.start} of the line")
                 continue
-            except (json.JSONDecodeError, RecursionError) as error:
-                raise UserError(f"{place} is not JSON ({error}): correct or remove the line") from error
-            if fields is not None:
-                yield Record(f"{name}:{number}", place, fields if isinstance(fields, dict) else {})
+            yield _record(own, place, _parse(text, place), reading) if text else Dropped(own, "blank line")
+
+
+def _read_json(path: Path, name: str, reading: Reading) -> Iterator[Record | Undecodable | Dropped]:
+    """A list of records, or one record; a file of several lines, each of them JSON, is read line by line."""
+    with _open(path) as file:
+        data = file.read()
+    try:
+        content = json.loads(_decode(data, "utf-8", "replace" if reading.replace else "strict"))
+    except UnicodeDecodeError as error:
+        yield Undecodable(name, f"{path} is not UTF-8 at byte {error.start}")
+        return
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data":
+            raise UserError(f"{path} is not JSON ({error}): correct it") from error
+        yield from _read_lines(path, name, reading)
+        return
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON that can be read ({_reason(error)}): correct it") from error
+    if not isinstance(content, list):
+        yield _record(name, str(path), content, reading)
+        return
+    for number, entry in enumerate(content, start=1):
+        yield _record(f"{name}:{number}", f"{path}, entry {number},", entry, reading)
+
+
+def _record(name: str, place: str, value: Any, reading: Reading) -> Record:
+    """A record of a JSON value; one that is null has a text that is null, and others than objects have no fields."""
+    if value is None:
+        return reading.record(name, place, None)
+    return Record(name, place, value if isinstance(value, dict) else {})
+
+
+def _parse(text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # of an integer of thousands of digits, a plain ValueError
+        raise UserError(f"{place} is not JSON ({_reason(error)}): correct or remove the line") from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error).split(";")[0]
 
 
 def _read_parquet(path: Path, name: str, reading: Reading) -> Iterator[Record | Undecodable]:
     with ParquetFile(path) as file:
         columns = file.schema_arrow.names
-        for field in reading.fields:
+        for field in reading.columns:
             if field not in columns:
                 raise UserError(f"{path} has no column {field!r}: its columns are {', '.join(columns)}")
         number = 0
-        for batch in file.iter_batches(PARQUET_ROWS, columns=list(reading.fields)):
+        for batch in file.iter_batches(PARQUET_ROWS, columns=reading.columns):
             for row in range(len(batch)):
                 number += 1
                 place = f"{path}, row {number},"
                 try:
-                    fields = {field: batch.column(field)[row].as_py() for field in reading.fields}
+                    fields = {field: batch.column(field)[row].as_py() for field in reading.columns}
                 except UnicodeDecodeError as error:
                     yield Undecodable(f"{name}:{number}", f"{place} is not UTF-8 at byte {error.start} of its text")
                 else:
@@ -137,20 +207,22 @@ def _decode(data: bytes, encoding: str, errors: str = "strict") -> str:
     return data.decode(encoding, errors).removeprefix("\ufeff")
 
 
-def _compression(path: Path) -> str | None:
-    return {".gz": "gzip", ".zst": "zstd"}.get(path.suffix.lower())
-
-
-Reader = Callable[[Path, str, Reading], Iterator[Record | Undecodable]]
-
+COMPRESSIONS: dict[str, Callable[[Path], BinaryIO]] = {
+    ".gz": _arrow("gzip"),
+    ".zst": _arrow("zstd"),
+    ".bz2": bz2.open,  # type: ignore[dict-item]
+    ".xz": lzma.open,  # type: ignore[dict-item]
+}
+"""Decompression of files, by the last part of their ending."""
 FORMATS: dict[str, Reader] = {
     ".txt": _read_text,
     ".md": _read_text,
     ".py": _read_text,
     ".tex": _read_text,
-    ".jsonl": _read_jsonl,
-    ".jsonl.gz": _read_jsonl,
-    ".jsonl.zst": _read_jsonl,
+    ".jsonl": _read_lines,
+    ".json": _read_json,
     ".parquet": _read_parquet,
 }
 """Readers of files, by their ending."""
+ENDINGS = [*FORMATS, f"and all but .parquet with {', '.join(COMPRESSIONS)} behind"]
+"""The supported endings, for messages."""

@@ -2,7 +2,8 @@
 
 from typing import ClassVar
 
-from lit_pi.data.corpora.text_files import Files, TextFiles, Value
+from lit_pi.data.corpora.records import Value
+from lit_pi.data.corpora.text_files import Files, TextFiles
 
 REPOSITORY = "hf://datasets/togethercomputer/RedPajama-Data-1T-Sample@main"
 CRAWLS = ("2019-30", "2020-05", "2021-04", "2022-05", "2023-06")
@@ -14,7 +15,7 @@ class RedPajamaCorpus(TextFiles):
 
     JSON lines with `text`; the sources are the names that `train` gives to its files. On the hub:
     togethercomputer/RedPajama-Data-1T-Sample, whose 11 files are one source each. It has no splits of its own, so a
-    hash of their ids holds documents out.
+    hash of their content holds documents out.
 
     Args:
         train: JSONL files to train on, by the name of their source (see `TextFiles`).

@@ -1,5 +1,6 @@
 """The corpus that every machine has: Python's own sources."""
 
+import hashlib
 import os
 import platform
 import sysconfig
@@ -57,4 +58,8 @@ class StandardLibrary(Corpus):
         files = {path.relative_to(root).as_posix(): path for path in sorted(paths)}
         if not files:
             raise UserError(f"{root} holds no Python sources: name other documents, for instance with TextFiles")
-        return {name: path for name, path in files.items() if split_by_hash(name, HELD_OUT) == split}
+        return {name: path for name, path in files.items() if split_by_hash(_hash(name), HELD_OUT) == split}
+
+
+def _hash(name: str) -> bytes:
+    return hashlib.sha256(name.encode(errors="surrogateescape")).digest()

@@ -5,12 +5,12 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lit_pi.data.corpora.corpus import Corpus, Document, Split
+from lit_pi.data.corpora.corpus import Corpus, Document, Duplicates, Split
 from lit_pi.errors import UserError
 
 
 class Texts(Corpus):
-    """Texts in memory, each one a document; every split holds all of them.
+    """Texts in memory, each one a document, also where two are the same; every split holds all of them.
 
     Args:
         texts: the documents.
@@ -29,6 +29,11 @@ class Texts(Corpus):
     def name(self) -> str:
         """`texts`."""
         return "texts"
+
+    @property
+    def duplicates(self) -> Duplicates:
+        """`keep`: who gives a text twice wants it twice."""
+        return "keep"
 
     def documents(self, split: Split) -> Iterator[Document]:
         """The texts, by their place in the list."""

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 from lit_pi.batches import Decoding, GenerationBatch
 from lit_pi.data.build import open_store
 from lit_pi.data.corpora.corpus import Corpus, Split
+from lit_pi.data.documents.overlap import Hashes
 from lit_pi.data.generation import GenerationBatches, PromptSample
 from lit_pi.data.store import TokenStore
 from lit_pi.errors import UserError, check_at_least
@@ -77,6 +78,7 @@ class DecodeConsistency(Evaluation):
         self.samples: list[PromptSample] = []
         self.document_ids: list[str] = []
         self._store: TokenStore | None = None
+        self._documents = np.empty(0, np.int64)
 
     def prepare(self, tokenizer: PreTrainedTokenizerFast) -> None:
         """Open the token store, choose documents and cut them to the window.
@@ -95,7 +97,8 @@ class DecodeConsistency(Evaluation):
                 f"no document of {self.corpus.name}, {self.split}, fills a window of {self.context_length} tokens: "
                 f"the longest has {store.lengths.max()}; lower context_length or bring longer documents"
             )
-        for index in at_most(documents, self.max_documents, self.seed).tolist():
+        self._documents = at_most(documents, self.max_documents, self.seed)
+        for index in self._documents.tolist():
             tokens = np.concatenate((np.array(bos, np.int64), store.document(index)[:own].astype(np.int64)))
             prompt, target = np.split(tokens, [-self.steps])
             self.samples.append(PromptSample(prompt, self.context_length, target=target))
@@ -133,6 +136,11 @@ class DecodeConsistency(Evaluation):
     def tables(cls, found: Found) -> list[Table]:
         """Return the differences and the verdict."""
         return decode_tables(found)
+
+    def document_hashes(self) -> Hashes:
+        """Return those of the documents that were chosen."""
+        assert self._store is not None
+        return self._store.hashes[self._documents]
 
     def describe(self) -> dict[str, Any]:
         """Corpus, tokenizer, documents and windows."""

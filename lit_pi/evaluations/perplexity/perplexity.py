@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from lit_pi.batches import ScoringBatch
 from lit_pi.data.build import open_store
 from lit_pi.data.corpora.corpus import Corpus, Split
+from lit_pi.data.documents.overlap import Hashes
 from lit_pi.data.generation import GenerationBatches
 from lit_pi.data.store import TokenStore
 from lit_pi.data.token_bytes import TokenBytes
@@ -303,6 +304,11 @@ class Perplexity(Evaluation):
             "min_tokens": self.min_tokens,
             "seed": self.seed,
         }  # fmt: skip
+
+    def document_hashes(self) -> Hashes:
+        """Return those of the documents that were chosen."""
+        assert self.store is not None
+        return self.store.hashes[self.documents]
 
     def _fingerprint(self) -> str:
         """Digest the windows from which a sample may have been drawn."""

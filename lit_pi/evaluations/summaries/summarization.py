@@ -9,7 +9,8 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from lit_pi.batches import Decoding, GenerationBatch
-from lit_pi.data.corpora.corpus import Corpus, Document, Split
+from lit_pi.data.corpora.corpus import Corpus, Document, Split, content_hash
+from lit_pi.data.documents.overlap import Hashes, as_hashes
 from lit_pi.data.generation import GenerationBatches, PromptEncoder, PromptSample, continuation, decoding_of
 from lit_pi.data.tokenizer import first_tokens, plain_backend, tokenizer_fingerprint
 from lit_pi.errors import UserError, check_at_least
@@ -116,7 +117,9 @@ class Summarization(Evaluation):
         found = [item for item in self.corpus.documents(self.split) if isinstance(item, Document)]
         places = at_most(np.arange(len(found)), self.max_documents, self.seed)
         self._left_out = len(found) - len(places)
-        documents = self._limited([found[place] for place in places.tolist()], tokenizer)
+        chosen = [found[place] for place in places.tolist()]
+        self._hashes = as_hashes([content_hash(document) for document in chosen])
+        documents = self._limited(chosen, tokenizer)
         self._check(documents)
         encoded = PromptEncoder(tokenizer).prompts([document.prompt for document in documents], "Encoding documents")
         prompts = list(encoded)
@@ -212,6 +215,10 @@ class Summarization(Evaluation):
         document = self.documents[self.samples[sample].document]
         summary, reference = self.text(sample, token_ids), document.text.strip()
         return measure(summary, reference, document.prompt, len(token_ids), not stopped)
+
+    def document_hashes(self) -> Hashes:
+        """Return those of the documents, whose summaries may have been learnt."""
+        return self._hashes
 
     def describe(self) -> dict[str, Any]:
         """Corpus, tokenizer, documents, how many were cut, decoding and what is measured."""

@@ -89,6 +89,15 @@ def read_content(path: Path) -> dict[str, Any]:
     return content
 
 
+def training_records(place: Path) -> list[dict[str, Any]]:
+    """Records of the token stores that a checkpoint was trained on, in all runs; none for other kinds of models.
+
+    Raises:
+        UserError: it is a file, but no checkpoint of lit_pi.
+    """
+    return read_content(place)[KEY].get("documents", []) if is_checkpoint(place) else []
+
+
 def read_checkpoint(path: Path) -> SavedCheckpoint:
     """The checkpoint at `path`, a file or a folder of shards, whose weights are read when they are asked for.
 

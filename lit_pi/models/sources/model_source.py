@@ -14,7 +14,13 @@ from transformers import LlamaConfig, PreTrainedConfig, PreTrainedModel
 from lit_pi.errors import UserError
 from lit_pi.gguf_file import is_gguf, read_header
 from lit_pi.hub import hub_offers
-from lit_pi.models.sources.checkpoint import SavedCheckpoint, is_checkpoint, newest_checkpoint, read_checkpoint
+from lit_pi.models.sources.checkpoint import (
+    SavedCheckpoint,
+    is_checkpoint,
+    newest_checkpoint,
+    read_checkpoint,
+    training_records,
+)
 from lit_pi.models.sources.filling import Fill, Filling
 from lit_pi.models.sources.finite import check_finite
 from lit_pi.models.sources.hugging_face import config_of, unreadable
@@ -57,6 +63,10 @@ class ModelSource(ABC):
         is not known. `model` is the model's name, `vocab_size` the size of its vocabulary.
         """
         return None
+
+    def training_records(self) -> list[dict[str, Any]]:
+        """Records of the token stores that runs trained the weights on, as far as they are known."""
+        return []
 
 
 class FromScratch(ModelSource):
@@ -239,6 +249,14 @@ class Pretrained(ModelSource):
             config, _ = self._read()
             found["vocab_size"] = getattr(config, "vocab_size", None)
         return found
+
+    def training_records(self) -> list[dict[str, Any]]:
+        """Records that the checkpoint keeps.
+
+        Raises:
+            UserError: a file is no checkpoint, or a damaged one.
+        """
+        return training_records(self._place())
 
     def describe(self) -> dict[str, Any]:
         """The path as given, and what a GGUF file's weights are stored in."""

@@ -183,8 +183,8 @@ def _rope(config: PreTrainedConfig, parameters: dict[str, Any], original_context
         original_context = config.max_position_embeddings
     if not isinstance(original_context, int) or original_context < 1:
         raise UserError(
-            f"the context of the {config.model_type} model is {original_context} tokens: give its config a whole number "
-            "of max_position_embeddings"
+            f"the context of the {config.model_type} model is {original_context} tokens: give its config a positive "
+            "whole number of max_position_embeddings"
         )
     head_dim = head_dim_of(config)
     # The `proportional` type turns a part of the frequencies, the others a part of the dimensions.

@@ -31,7 +31,7 @@ def test_only_the_tokens_of_a_summary_are_learnt_and_none_beyond_the_limits(file
     corpus = GovReportCorpus(files, learn="summary", max_report_tokens=9, max_summary_tokens=12)
     store = open_store(corpus, "train", tokenizer)
     assert store.manifest["documents"] == {
-        "read": 4, "kept": 4, "dropped": {}, "cut": {"report": 1, "summary": 2},
+        "read": 4, "kept": 4, "dropped": {}, "cut": {"report": 1, "summary": 2}, "duplicates": 0,
     }  # fmt: skip
     sequences = Sequences(store, tokenizer, 160, "single")
     found = set()

@@ -1,7 +1,6 @@
 """The corpora of the field: from local files in their format, from the hub, and without network."""
 
 import json
-import shutil
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +9,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from lit_pi import hub as hub_module
 from lit_pi.data.corpora import (
     Corpus,
     Document,
@@ -19,8 +19,11 @@ from lit_pi.data.corpora import (
     ProofPileCorpus,
     RedPajamaCorpus,
     TextFiles,
+    dataset_rows,
     files,
 )
+from lit_pi.data.corpora.dataset_rows import DatasetAddress
+from lit_pi.data.corpora.redpajama import SOURCES
 from lit_pi.errors import UserError
 
 CORPORA = {
@@ -32,6 +35,7 @@ CORPORA = {
 }
 """One row a corpus."""
 
+COMPRESSIONS = {".zst": "zstd", ".gz": "gzip"}
 RECORD = {
     "text": "a book",
     "report": "a report",
@@ -97,23 +101,28 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def info(_: object, name: str, revision: str, timeout: float) -> SimpleNamespace:
         assert (name, revision) == ("me/books", "refs/pr/1") and 0 < timeout < 5
         names = sorted(path.relative_to(repository).as_posix() for path in repository.rglob("*") if path.is_file())
-        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in names])
+        return SimpleNamespace(sha="c0ffee", siblings=[SimpleNamespace(rfilename=name) for name in names])
 
-    def download(repository_name: str, name: str, repo_type: str, revision: str) -> str:
-        assert (repository_name, repo_type, revision) == ("me/books", "dataset", "refs/pr/1")
-        (tmp_path / "fetched").mkdir(exist_ok=True)
-        return str(shutil.copy(repository / name, tmp_path / "fetched" / Path(name).name))
+    def url(address: DatasetAddress, file: str) -> str:
+        assert (address.path, address.revision) == ("me/books", "refs/pr/1")
+        return str(repository / file)
 
-    monkeypatch.setattr(files.HfApi, "dataset_info", info)
-    monkeypatch.setattr(files, "hf_hub_download", download)
+    monkeypatch.setattr(hub_module.HfApi, "dataset_info", info)
+    monkeypatch.setattr(dataset_rows, "hub_url", url)
     return tmp_path
 
 
-def test_files_on_the_hub_are_fetched_one_by_one_as_they_are_read(hub: Path) -> None:
+def test_the_address_of_a_file_on_the_hub() -> None:
+    address = DatasetAddress("me/books", revision="refs/pr/1")
+    assert dataset_rows.hub_url(address, "data/*.jsonl") == "hf://datasets/me/books@refs/pr/1/data/*.jsonl"
+    assert dataset_rows.hub_url(address._replace(revision=None), "x") == "hf://datasets/me/books@main/x"
+
+
+def test_files_on_the_hub_are_streamed_one_by_one(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "hf_hub_download", lambda *_, **options: pytest.fail("copied to disk"))
     corpus: Corpus = TextFiles(train="hf://datasets/me/books@refs/pr/1/data/train-*.jsonl")
     documents = corpus.documents("train")
     assert next(documents) == Document("data/train-0.jsonl:1", "train-0.jsonl")
-    assert [path.name for path in (hub / "fetched").iterdir()] == ["train-0.jsonl"]
     assert [item.text for item in documents] == ["train-1.jsonl"]
     with pytest.raises(UserError, match=r"no files match .*nothing"):
         list(TextFiles(train="hf://datasets/me/books@refs/pr/1/nothing*").documents("train"))
@@ -121,8 +130,37 @@ def test_files_on_the_hub_are_fetched_one_by_one_as_they_are_read(hub: Path) -> 
         list(TextFiles(train="hf://me/books").documents("train"))
 
 
+@pytest.mark.parametrize("name", CORPORA)
+def test_every_corpus_streams_what_the_hub_holds(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def info(_: object, repository: str, revision: str, timeout: float) -> SimpleNamespace:
+        wanted = [files.HUB_ADDRESS.fullmatch(pattern) for pattern in CORPORA[name]().fingerprint("train")["hub"]]
+        names = {found["files"].replace("*", "00") for found in wanted if found["repository"] == repository}
+        return SimpleNamespace(sha="c0ffee", siblings=[SimpleNamespace(rfilename=file) for file in names])
+
+    def url(address: DatasetAddress, file: str) -> str:
+        asked.append(f"{address}/{file}")
+        path = tmp_path / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".parquet":
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist([RECORD, RECORD]), path)
+        else:
+            with pyarrow.output_stream(str(path), compression=COMPRESSIONS.get(path.suffix)) as output:
+                output.write((json.dumps(RECORD) + "\n").encode() * 2)
+        return str(path)
+
+    monkeypatch.setattr(hub_module.HfApi, "dataset_info", info)
+    monkeypatch.setattr(dataset_rows, "hub_url", url)
+    documents = [item for item in CORPORA[name]().documents("train") if isinstance(item, Document)]
+    text = "a report" if name == "gov_report" else "a book"
+    assert [item.text for item in documents] == [text] * 2 * len(asked)
+    assert asked and all(found.startswith("hf://datasets/") for found in asked)
+    assert {item.source for item in documents} <= {"Books3", "", *SOURCES}
+
+
 def test_files_fetched_before_are_read_without_network(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files.HfApi, "dataset_info", missing)
+    monkeypatch.setattr(hub_module.HfApi, "dataset_info", missing)
     monkeypatch.setattr(files, "snapshot_download", lambda *_, **options: str(hub / "repository"))
     found = TextFiles(train="hf://datasets/me/books@refs/pr/1/data/train-*.jsonl").documents("train")
     assert [item.text for item in found] == ["train-0.jsonl", "train-1.jsonl"]

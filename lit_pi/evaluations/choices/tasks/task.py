@@ -84,7 +84,8 @@ class Task(ABC):
             for record in read_records(file.fetch(), file.id, Reading(self.fields)):
                 if isinstance(record, Undecodable):
                     raise UserError(f"{record.problem}: save the file as UTF-8")
-                yield record
+                if isinstance(record, Record):
+                    yield record
 
 
 def text(record: Record, field: str) -> str:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from lit_pi.data.cutting import cutter
+from lit_pi.data.documents.cutting import cutter
 
 WORDS = ["the", "The", "naïve", "Über", "русский", "中文", "it's", "x²", "3.14", "1000000", "a_b", "e\u0301t", "—"]
 SPACES = [" ", " ", " ", "  ", "\n", "\n\n ", "\t", "\u00a0", " \u0301", ". ", ", ", "\r\n"]
