@@ -32,7 +32,7 @@ LENGTHS = (WINDOW - 4, 2 * WINDOW + 1, 6 * WINDOW + 1)
 TOKENS = 128
 """Tokens of the real size's row at most; fewer where a forward takes more than `OPERATIONS`."""
 
-OPERATIONS = {"cpu": 4e10, "cuda": 1e13}
+OPERATIONS = {"cpu": 1e10, "cuda": 1e13}
 """Multiplications and additions of a forward of the real size, at most, which take a second or so."""
 
 ROUNDINGS = 64
