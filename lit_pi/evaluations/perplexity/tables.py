@@ -1,6 +1,6 @@
 """Perplexities of runs as tables."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lit_pi.evaluations.evaluation import Found
@@ -31,7 +31,8 @@ def perplexity_differences(found: Found) -> list[Table]:
 def protocol_note(protocol: dict[str, Any]) -> str:
     """Say below a table of perplexities how they were measured."""
     facts = [
-        f"every token counts alike; stride {protocol['stride']}",
+        _average(protocol),
+        *([] if protocol["stride"] is None else [f"stride {protocol['stride']}"]),
         BOS[protocol["bos"]],
         f"{protocol['documents']:,} documents",
         f"{protocol['attention_kernel']} attention in {protocol['compute_dtype']}",
@@ -43,6 +44,18 @@ def protocol_note(protocol: dict[str, Any]) -> str:
         drawn = f"{sampling['num_windows']:,} of {sampling['of']:,} later windows, seed {sampling['seed']}"
         facts.append(f"{drawn}: estimated by {sampling['estimate']}")
     return "; ".join(facts)
+
+
+def protocol_named(record: Mapping[str, Any]) -> str:
+    """Return `, protocol NAME` for figures that a protocol of the literature gave, else nothing."""
+    known = record["protocol"].get("reproduces")
+    return "" if known is None else f", protocol {known['name']}"
+
+
+def _average(protocol: dict[str, Any]) -> str:
+    if (known := protocol.get("reproduces")) is None:
+        return "every token counts alike"
+    return f"protocol {known['name']} ({DEFINITIONS[known['definition']].label}; {known['source']})"
 
 
 def _lengths(records: Records) -> list[int]:
