@@ -70,7 +70,7 @@ def _curve(name: str, records: Records) -> Table:
     """One run: a row for each context length."""
     ((run, record),) = records.items()
     sampled = record["protocol"]["sampling"] is not None and not record["partial"]
-    header = ["context length", "perplexity", "95 % interval over documents"]
+    header = ["context length", DEFINITIONS[record["definition"]].label, "95 % interval over documents"]
     header += ["documents in effect", "largest share"]
     header += ["95 % interval of all windows", "blocks in effect", "largest share"] * sampled + ["tokens scored"]
     rows = []
@@ -83,7 +83,7 @@ def _curve(name: str, records: Records) -> Table:
     notes = [protocol_note(record["protocol"]), "largest share: of the variance, what one document or block carries"]
     if (reason := record["bits_per_byte_left_out"]) is not None:
         notes.append(f"bits per byte are left out: {reason}")
-    title = f"{name}: perplexity by context length, {label(run, record)}"
+    title = f"{name}: perplexity by context length{protocol_named(record)}, {label(run, record)}"
     return Table(title, header, rows, [*notes, *_doubts(records)], numbers=0)
 
 
@@ -115,7 +115,8 @@ def _curves(name: str, records: Records) -> Table:
         notes.setdefault(protocol_note(record["protocol"]), []).append(run.name)
     said = [f"{', '.join(names)}: {note}" if len(notes) > 1 else note for note, names in notes.items()]
     said += [RESTS_ON, *_doubts(records)]
-    title = f"{name}: perplexity by context length, with 95 % intervals over documents"
+    protocols = "".join(dict.fromkeys(map(protocol_named, records.values())))
+    title = f"{name}: perplexity by context length{protocols}, with 95 % intervals over documents"
     return Table(title, ["run", *(f"{length:,}" for length in lengths)], rows, said)
 
 

@@ -217,6 +217,8 @@ def test_every_protocol_equals_its_formula(
 def test_results_name_the_protocol(tmp_path: Path, folder: Path, tokenizer: Path) -> None:
     run(folder, tokenizer, tmp_path, Interpolate(scale=2), {"a": perplexity(folder, "lm_eval")})
     shown = (tmp_path / "tables.md").read_text()
+    assert "perplexity by context length, protocol lm_eval" in shown
+    assert "| context length | byte perplexity |" in shown
     assert "protocol lm_eval (byte perplexity" in shown
     assert "every token counts alike" not in shown
 
