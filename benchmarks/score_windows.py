@@ -35,10 +35,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lit_pi.batches import ScoringBatch
-from lit_pi.evaluations.perplexity.control import expected_losses
 from lit_pi.evaluations.perplexity.perplexity import WindowBatches
-from lit_pi.evaluations.perplexity.pilot import PILOT_WINDOWS
-from lit_pi.evaluations.perplexity.sampling import PER_BLOCK, WindowSample
+from lit_pi.evaluations.perplexity.sampled.control import expected_losses
+from lit_pi.evaluations.perplexity.sampled.pilot import PILOT_WINDOWS
+from lit_pi.evaluations.perplexity.sampled.sampling import PER_BLOCK, WindowSample
 from lit_pi.evaluations.perplexity.token_scores import TokenLosses, series_of
 from lit_pi.evaluations.perplexity.window_sums import window_sums
 from lit_pi.evaluations.perplexity.windows import Shape, Window, WindowPlan

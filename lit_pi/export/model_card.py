@@ -119,7 +119,9 @@ def _evaluation(exported: Exported) -> str:
                 for point in record["curve"]
             ]
             header = ("context length (tokens)", "perplexity", "tokens scored")
-            parts.append(f"Perplexity on {record['evaluation']}{partial}:\n\n{_table(header, rows)}")
+            known = record["protocol"].get("reproduces")
+            named = "" if known is None else f", protocol {known['name']}"
+            parts.append(f"Perplexity on {record['evaluation']}{named}{partial}:\n\n{_table(header, rows)}")
         else:
             parts.append(f"`results.json` of the run has {record['evaluation']} ({record['kind']}{partial}).")
     return "\n\n".join(parts) or "The run has no result of this model with this strategy."

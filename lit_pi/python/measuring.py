@@ -22,6 +22,7 @@ from lit_pi.datamodules import LongContextData
 from lit_pi.errors import UserError
 from lit_pi.evaluations import Evaluation, PasskeyRetrieval, Perplexity
 from lit_pi.evaluations.passkey.passkey import PasskeyMode, Score
+from lit_pi.evaluations.perplexity.protocols import ProtocolName
 from lit_pi.evaluations.perplexity.windows import Bos
 from lit_pi.evaluations.records import load_records
 from lit_pi.models.sources.in_memory import InMemory
@@ -46,11 +47,11 @@ def perplexity_curve(
     tokenizer: PreTrainedTokenizerFast,
     texts: Sequence[str] | str | Corpus,
     context_lengths: Sequence[int] = (2048,),
-    stride: int = 256,
+    stride: int | None = None,
     *,
     position: PositionStrategy | None = None,
     split: Split = "test",
-    bos: Bos = "every",
+    bos: Bos | None = None,
     disjoint: bool = False,
     batch_size: int = 1,
     max_documents: int | None = None,
@@ -59,6 +60,7 @@ def perplexity_curve(
     num_windows: int | None = None,
     precision: float | None = None,
     seed: int = 0,
+    protocol: ProtocolName | None = None,
 ) -> PerplexityResult:
     """Sliding-window perplexity against context length, as `lit-pi test` with a `Perplexity` evaluation measures it.
 
@@ -69,10 +71,11 @@ def perplexity_curve(
         tokenizer: its tokenizer.
         texts: documents to measure: strings, or a corpus (`lit_pi.data.corpora`).
         context_lengths: positions of a window (tokens); all are measured in one run.
-        stride: tokens from one window to the next.
+        stride: tokens from one window to the next; by default the protocol's, else 256.
         position: measure with this strategy; by default with what the model was extended with, or its config says.
         split: which documents of the corpus to measure.
-        bos: whether `<bos>` stands before `every` window, each document's `first` one, or `none`.
+        bos: whether `<bos>` stands before `every` window, each document's `first` one, or `none`; by default what the
+            protocol has, else `every`.
         disjoint: score windows that do not overlap too.
         batch_size: windows of one forward.
         max_documents: how many documents to measure, a random choice; None for all.
@@ -81,6 +84,7 @@ def perplexity_curve(
         num_windows: how many windows to draw beside each document's first one; None for all.
         precision: draw as many windows as give an interval so narrow, as half its width over the perplexity.
         seed: chooses the documents and the windows.
+        protocol: measure as numbers of the literature were, by name (see `Perplexity`).
 
     Raises:
         UserError: no document fills a window of the longest context length, or an option is out of its range.
@@ -88,7 +92,7 @@ def perplexity_curve(
     corpus = texts if isinstance(texts, Corpus) else Texts([texts] if isinstance(texts, str) else texts)
     evaluation = Perplexity(
         corpus, split, context_lengths, stride, bos, disjoint, batch_size, max_documents, max_tokens, min_tokens,
-        num_windows, precision, seed,
+        num_windows, precision, seed, protocol,
     )  # fmt: skip
     return PerplexityResult(_record(model, tokenizer, corpus.name, evaluation, position))
 

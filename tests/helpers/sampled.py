@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from lit_pi.evaluations.perplexity.sampling import WindowSample
+from lit_pi.evaluations.perplexity.sampled.sampling import WindowSample
 from lit_pi.evaluations.perplexity.token_scores import TokenLosses
 from lit_pi.evaluations.perplexity.windows import WindowPlan
 

@@ -54,12 +54,14 @@ class Definition(NamedTuple):
         label: what a table calls it.
         exponential: whether the figure is exp(sum(y) / sum(x)); else it is the ratio itself.
         scheme: which windows it is of.
+        asked: whether it is derived only where a protocol asks for it.
     """
 
     contribution: Callable[[WindowSums], tuple[Floats, Floats]]
     label: str
     exponential: bool = True
     scheme: Scheme = "sliding"
+    asked: bool = False
 
 
 def token_weighted(windows: WindowSums) -> tuple[Floats, Floats]:
@@ -101,6 +103,27 @@ def truncate(windows: WindowSums) -> tuple[Floats, Floats]:
     return np.where(first, _mean(windows.nll, windows.tokens), 0.0), first.astype(np.float64)
 
 
+def mean_of_perplexities(windows: WindowSums) -> tuple[Floats, Floats]:
+    """Arithmetic mean over documents of the perplexities of their first windows (YaRN's script of 2023)."""
+    mean, first = truncate(windows)
+    return np.where(first > 0, np.exp(mean), 0.0), first
+
+
+def shifted_labels(windows: WindowSums) -> tuple[Floats, Floats]:
+    """Mean over windows of their means, each weighted by its labels less one (the Hugging Face recipe since 2024).
+
+    Of the first window the model's shift drops a label; of the others it drops one that is context anyway.
+    """
+    weight = np.where(windows.number == 0, windows.tokens, windows.tokens - 1)
+    return _mean(windows.nll, windows.tokens) * weight, weight
+
+
+def byte_perplexity(windows: WindowSums) -> tuple[Floats, Floats]:
+    """Exponential of the nats over the UTF-8 bytes of the scored tokens."""
+    assert windows.bytes is not None
+    return windows.nll, windows.bytes
+
+
 DEFINITIONS = {
     "token_weighted": Definition(token_weighted, "perplexity"),
     "window_mean": Definition(window_mean, "mean of windows"),
@@ -109,8 +132,13 @@ DEFINITIONS = {
     "truncate": Definition(truncate, "first windows (truncate)"),
     "disjoint": Definition(token_weighted, "disjoint windows", scheme="disjoint"),
     "bits_per_byte": Definition(bits_per_byte, "bits per byte", exponential=False),
+    "mean_of_perplexities": Definition(mean_of_perplexities, "mean of perplexities", exponential=False, asked=True),
+    "shifted_labels": Definition(shifted_labels, "weighted by shifted labels", asked=True),
+    "byte_perplexity": Definition(byte_perplexity, "byte perplexity", asked=True),
 }
 """By name; `token_weighted` is what is meant where none is named."""
+OF_BYTES = ("bits_per_byte", "byte_perplexity")
+"""Those that need the bytes of tokens."""
 
 
 def _mean(total: Floats, count: Floats) -> Floats:

@@ -7,6 +7,7 @@ from lit_pi.evaluations.figures import Line, LinePanel, Mark, Picture
 from lit_pi.evaluations.pairing import differences
 from lit_pi.evaluations.perplexity.measures import CurvePoint
 from lit_pi.evaluations.perplexity.paired import paired_perplexities
+from lit_pi.evaluations.perplexity.tables import protocol_named
 from lit_pi.evaluations.perplexity.window_sums import Bucket
 from lit_pi.evaluations.records import Records, label
 
@@ -26,9 +27,12 @@ def perplexity_figures(found: Mapping[str, Records]) -> dict[str, Picture]:
             label(run, record): [CurvePoint(**point) for point in record["curve"]] for run, record in records.items()
         }
         original = min(record["protocol"]["rope"]["original_context"] for record in records.values())
-        picture = perplexity_figure(curves, original, f"{name}: perplexity")
+        named = dict.fromkeys(map(protocol_named, records.values()))
+        picture = perplexity_figure(curves, original, f"{name}: perplexity{''.join(named)}")
         pictures[f"{name}/perplexity"] = picture._replace(panels=[*picture.panels, *_differences(name, records)])
         for run, record in records.items():
+            if not record["positions"]:
+                continue
             positions = {
                 entry["context_length"]: [Bucket(**bucket) for bucket in entry["buckets"]]
                 for entry in record["positions"]
@@ -41,11 +45,12 @@ def perplexity_figures(found: Mapping[str, Records]) -> dict[str, Picture]:
 
 def _differences(name: str, records: Records) -> list[LinePanel]:
     """How much more or less than the first one runs lose on the same documents, with 95 % intervals."""
-    (baseline, _), *others = records.items()
+    (baseline, first), *others = records.items()
+    definition = first["definition"]
     found, _ = differences(list(records), paired_perplexities) if others else ({}, [])
     lines = []
     for run, entries in found.items():
-        own = [entry for entry in entries if (entry.evaluation, entry.definition) == (name, "token_weighted")]
+        own = [entry for entry in entries if (entry.evaluation, entry.definition) == (name, definition)]
         figures = [entry.difference for entry in own]
         lines.append(
             Line(

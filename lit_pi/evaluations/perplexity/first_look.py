@@ -11,8 +11,8 @@ from transformers import PreTrainedTokenizerFast
 
 from lit_pi.batches import ScoringBatch
 from lit_pi.evaluations.evaluation import Probe
-from lit_pi.evaluations.perplexity.pilot import PILOT_WINDOWS, choose
-from lit_pi.evaluations.perplexity.sampling import WindowSample
+from lit_pi.evaluations.perplexity.sampled.pilot import PILOT_WINDOWS, choose
+from lit_pi.evaluations.perplexity.sampled.sampling import WindowSample
 from lit_pi.evaluations.perplexity.token_scores import TokenLosses, TokenScores, series_of
 from lit_pi.evaluations.perplexity.window_batches import WindowBatches
 from lit_pi.progress import progress

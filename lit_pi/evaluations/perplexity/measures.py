@@ -1,15 +1,15 @@
 """Every definition of perplexity out of one store of token losses, each with its interval."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lit_pi.evaluations.perplexity.control import expected_losses
-from lit_pi.evaluations.perplexity.definitions import DEFINITIONS, Definition, Floats, WindowSums, sum_by
-from lit_pi.evaluations.perplexity.sampling import Totals, WindowSample
+from lit_pi.evaluations.perplexity.definitions import DEFINITIONS, OF_BYTES, Definition, Floats, WindowSums, sum_by
+from lit_pi.evaluations.perplexity.sampled.control import expected_losses
+from lit_pi.evaluations.perplexity.sampled.sampling import Totals, WindowSample
 from lit_pi.evaluations.perplexity.token_scores import Series, TokenLosses
 from lit_pi.evaluations.perplexity.window_sums import Bucket, by_position, weights_of, window_sums
 from lit_pi.evaluations.perplexity.windows import WindowPlan
@@ -38,12 +38,12 @@ class Point(Uncertainty):
 
 @dataclass(frozen=True)
 class CurvePoint(Uncertainty):
-    """Token-weighted perplexity at one context length, whose intervals are the perplexity's.
+    """Perplexity at one context length by the definition that the result names, whose intervals are its own.
 
     Attributes:
         context_length: positions of a window, in tokens.
         perplexity: exponential of `token_nll`.
-        token_nll: mean negative log-likelihood of a token, in nats.
+        token_nll: mean negative log-likelihood of a token (of a byte, in a byte perplexity), in nats.
         tokens: tokens scored.
     """
 
@@ -90,7 +90,8 @@ class Perplexities(NamedTuple):
     """All that one store of token losses says.
 
     Attributes:
-        curve: token-weighted perplexity.
+        definition: the one of the curve.
+        curve: perplexity by that definition.
         definitions: every definition's figures.
         context_gain: gains of the longer context lengths.
         positions: loss by position in the document, by context length.
@@ -98,6 +99,7 @@ class Perplexities(NamedTuple):
         unsettled: the reason why the windows that were drawn may not stand for all, if there is one.
     """
 
+    definition: str
     curve: list[CurvePoint]
     definitions: dict[str, list[Point]]
     context_gain: list[ContextGain]
@@ -108,7 +110,7 @@ class Perplexities(NamedTuple):
     def record(self) -> dict[str, Any]:
         """Return all figures as plain JSON."""
         return {
-            "definition": "token_weighted",
+            "definition": self.definition,
             "sampling_unsettled": self.unsettled,
             "curve": [asdict(point) for point in self.curve],
             "definitions": {key: [asdict(point) for point in points] for key, points in self.definitions.items()},
@@ -120,10 +122,10 @@ class Perplexities(NamedTuple):
         }
 
     def scalars(self) -> dict[str, float]:
-        """Return `perplexity/LENGTH` (every token counts alike), `DEFINITION/LENGTH` and `context_gain/LENGTH`."""
+        """Return `perplexity/LENGTH` (of the curve's definition), `DEFINITION/LENGTH` and `context_gain/LENGTH`."""
         found = {f"perplexity/{point.context_length}": point.perplexity for point in self.curve}
         for key, points in self.definitions.items():
-            if key != "token_weighted":
+            if key != self.definition:
                 found |= {f"{key}/{point.context_length}": point.value for point in points}
         return found | {f"context_gain/{gain.context_length}": gain.gain for gain in self.context_gain}
 
@@ -133,6 +135,7 @@ def measure(
     plans: Sequence[WindowPlan],
     sample: WindowSample | None = None,
     token_bytes: Sequence[Floats] | None = None,
+    definition: str = "token_weighted",
 ) -> Perplexities:
     """Derive every figure; context lengths of which no window was run are left out.
 
@@ -143,6 +146,7 @@ def measure(
         plans: the sliding windows, and others that were scored beside them.
         sample: which sliding windows were to be run; all where there is none.
         token_bytes: UTF-8 bytes of each document's tokens, if known.
+        definition: that of the curve.
     """
     sliding = plans[0]
     common_from = sliding.context_lengths[-1] - sliding.stride
@@ -167,14 +171,36 @@ def measure(
                         if known.run.all():  # not so where the model has diverged
                             by_token, expected = control.nll[series], known
                     unseen = unseen or by_token is None
-                totals.append(_series_totals(series, windows, whole, expected, len(losses.offsets) - 1))
+                documents = len(losses.offsets) - 1
+                totals.append(_series_totals(series, windows, whole, expected, documents, definition))
                 if plan is sliding:
                     positions[length] = by_position(losses, series, windows, weights_of(windows, whole), by_token)
-        definitions = {name: points for name in DEFINITIONS if (points := [*_points(name, totals)])}
-        curve = _curve(totals)
-        return Perplexities(
-            curve, definitions, _gains(totals), positions, totals, _unsettled(curve, sample if unseen else None)
+        found = _perplexities(definition, totals)
+        unsettled = _unsettled(found.curve, sample if unseen else None)
+        return found._replace(context_gain=_gains(totals), positions=positions, unsettled=unsettled)
+
+
+def measure_windows(windows: Mapping[int, WindowSums], documents: int, definition: str) -> Perplexities:
+    """Derive every figure that whole windows tell; a token may be scored by several of them.
+
+    Args:
+        windows: those that were run, by context length.
+        documents: how many there are.
+        definition: that of the curve.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        return _perplexities(
+            definition,
+            [
+                _series_totals(Series("sliding", length), sums, None, sums, documents, definition)
+                for length, sums in windows.items()
+            ],
         )
+
+
+def _perplexities(definition: str, totals: list[SeriesTotals]) -> Perplexities:
+    points = {name: points for name in DEFINITIONS if (points := _points(name, totals))}
+    return Perplexities(definition, _curve(definition, totals), points, [], {}, totals, None)
 
 
 def _unsettled(curve: Sequence[CurvePoint], unseen: WindowSample | None) -> str | None:
@@ -193,7 +219,12 @@ def _whole(windows: WindowSums, sample: WindowSample) -> bool:
 
 
 def _series_totals(
-    series: Series, windows: WindowSums, sample: WindowSample | None, expected: WindowSums, documents: int
+    series: Series,
+    windows: WindowSums,
+    sample: WindowSample | None,
+    expected: WindowSums,
+    documents: int,
+    asked: str,
 ) -> SeriesTotals:
     def scored(values: Floats) -> Floats:
         return sum_by(windows.document, values * windows.run, documents)
@@ -206,7 +237,9 @@ def _series_totals(
         {
             name: _totals(definition, windows, sample, expected, documents)
             for name, definition in DEFINITIONS.items()
-            if definition.scheme == series.scheme and not (name == "bits_per_byte" and windows.bytes is None)
+            if definition.scheme == series.scheme
+            and (name == asked or not definition.asked)
+            and not (name in OF_BYTES and windows.bytes is None)
         },
     )
 
@@ -243,15 +276,16 @@ def _points(name: str, totals: Sequence[SeriesTotals]) -> list[Point]:
     return points
 
 
-def _curve(totals: Sequence[SeriesTotals]) -> list[CurvePoint]:
-    points = _points("token_weighted", totals)
+def _curve(definition: str, totals: Sequence[SeriesTotals]) -> list[CurvePoint]:
+    points = _points(definition, totals)
     curve = []
     for point in points:
         (entry,) = (each for each in totals if each.series == Series("sliding", point.context_length))
-        sums = entry.definitions["token_weighted"]
+        sums = entry.definitions[definition]
         fields = asdict(point)
         del fields["value"], fields["documents"]
-        token_nll = float(sums.y.sum() / sums.x.sum())
+        mean = float(sums.y.sum() / sums.x.sum())
+        token_nll = mean if DEFINITIONS[definition].exponential else float(np.log(mean))
         curve.append(CurvePoint(perplexity=point.value, token_nll=token_nll, tokens=int(entry.tokens.sum()), **fields))
     return curve
 

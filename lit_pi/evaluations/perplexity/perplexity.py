@@ -19,17 +19,19 @@ from lit_pi.data.token_bytes import TokenBytes
 from lit_pi.errors import UserError, check_at_least
 from lit_pi.evaluations.evaluation import Evaluation, Found, Probe, Results, ScoringBatches
 from lit_pi.evaluations.figures import Picture
-from lit_pi.evaluations.perplexity.definitions import Floats
+from lit_pi.evaluations.perplexity.definitions import OF_BYTES, Floats
 from lit_pi.evaluations.perplexity.figures import perplexity_figures
 from lit_pi.evaluations.perplexity.first_look import preview, settle_windows
-from lit_pi.evaluations.perplexity.measures import measure
+from lit_pi.evaluations.perplexity.measures import measure, measure_windows
 from lit_pi.evaluations.perplexity.paired import KIND
-from lit_pi.evaluations.perplexity.pilot import PILOT_WINDOWS
-from lit_pi.evaluations.perplexity.sampling import PER_BLOCK, WindowSample
+from lit_pi.evaluations.perplexity.protocols import SLIDING, ProtocolName, ProtocolWindows, named
+from lit_pi.evaluations.perplexity.sampled.pilot import PILOT_WINDOWS
+from lit_pi.evaluations.perplexity.sampled.sampling import PER_BLOCK, WindowSample
 from lit_pi.evaluations.perplexity.score_tables import document_columns, write_tokens
 from lit_pi.evaluations.perplexity.tables import perplexity_differences, perplexity_tables
 from lit_pi.evaluations.perplexity.token_scores import TokenScores, series_of
 from lit_pi.evaluations.perplexity.window_batches import WindowBatches
+from lit_pi.evaluations.perplexity.window_scores import WindowScores
 from lit_pi.evaluations.perplexity.windows import Bos, Shape, Window, WindowPlan, plan_batches
 from lit_pi.evaluations.selection import at_most
 from lit_pi.evaluations.tables import Table
@@ -43,14 +45,16 @@ class KnownBytes(NamedTuple):
 
 
 class Perplexity(Evaluation):
-    """Sliding-window perplexity, every token scored once per context length (see `WindowPlan`).
+    """Sliding-window perplexity, every token scored once per context length (see `WindowPlan`), or a protocol's.
 
     Args:
         corpus: where the documents come from.
         split: which of them.
         context_lengths: positions of a window (tokens); all are measured in one run.
-        stride: tokens from one window to the next (256 in Chen et al. 2023, section 3.2).
-        bos: whether `<bos>` stands before every window, each document's first one, or none.
+        stride: tokens from one window to the next; by default the protocol's, else 256 (Chen et al. 2023, section
+            3.2).
+        bos: whether `<bos>` stands before every window, each document's first one, or none; by default what the
+            protocol has, else every one.
         disjoint: score windows that do not overlap too, as a definition of its own (see `WindowPlan.disjoint`). They
             are scored where windows are drawn too, so that these have only to say how much they differ from them.
         batch_size: windows of one forward.
@@ -65,11 +69,14 @@ class Perplexity(Evaluation):
             will do. A pilot that a few blocks of windows carry draws more, if need be all windows. Runs that are
             compared need the same number: give it to both.
         seed: chooses documents and windows.
+        protocol: measure as numbers of the literature were: windows, `<bos>`, joining of documents and average at
+            once (see `PROTOCOLS`), `pi`, `yarn`, `yarn_2023`, `longlora`, `lm_eval`, `hf_2023`, `hf_now` or
+            `llama_cpp`. The perplexity is the protocol's; where it joins documents, `max_tokens` cuts what they make.
         every_n_steps: during `fit`, measure at steps that are multiples of this; None for every validation.
 
     Raises:
         UserError: the stride leaves tokens unscored, a count is below its least value, or `precision` is out of range
-            or stands beside `num_windows`.
+            or stands beside `num_windows`, or an option contradicts the protocol.
     """
 
     kind = KIND
@@ -80,8 +87,8 @@ class Perplexity(Evaluation):
         corpus: Corpus,
         split: Split = "test",
         context_lengths: Sequence[int] = (2048,),
-        stride: int = 256,
-        bos: Bos = "every",
+        stride: int | None = None,
+        bos: Bos | None = None,
         disjoint: bool = False,
         batch_size: int = 1,
         max_documents: int | None = None,
@@ -90,6 +97,7 @@ class Perplexity(Evaluation):
         num_windows: int | None = None,
         precision: float | None = None,
         seed: int = 0,
+        protocol: ProtocolName | None = None,
         every_n_steps: int | None = None,
     ) -> None:
         super().__init__(every_n_steps)
@@ -104,7 +112,13 @@ class Perplexity(Evaluation):
             raise UserError("precision stands beside num_windows: give one or the other")
         self.corpus = corpus
         self.split: Split = split
-        self.plan = WindowPlan(context_lengths, stride, bos)
+        self.protocol_name: ProtocolName | None = protocol
+        self.protocol = SLIDING
+        if protocol is not None:
+            drawn = {"num_windows": num_windows, "precision": precision, "disjoint": disjoint or None}
+            self.protocol = named(protocol, {"stride": stride, "bos": bos, **drawn})
+        self.stride = self.protocol.stride if stride is None else stride
+        self.plan = self.protocol.plan(context_lengths, self.stride, bos or self.protocol.bos)
         self.disjoint = disjoint
         self.batch_size = batch_size
         self.max_documents = max_documents
@@ -115,6 +129,10 @@ class Perplexity(Evaluation):
         self.seed = seed
         self.store: TokenStore | None = None
         self._token_bytes: TokenBytes | None = None
+        self.bos_token_id: int | None = None
+        self.chosen: list[int] = []
+        self.left_out = 0
+        self.hashes: Hashes | None = None
         self.documents = np.empty(0, np.int64)
         self.lengths = np.empty(0, np.int64)
         self.sample: WindowSample | None = None
@@ -139,9 +157,21 @@ class Perplexity(Evaluation):
         """
         if self.store is not None:
             return
-        if self.plan.bos != "none" and tokenizer.bos_token_id is None:
-            raise UserError(f"the tokenizer {tokenizer.name_or_path} has no <bos>: set `bos: none` in the evaluation")
-        self.store = open_store(self.corpus, self.split, tokenizer)
+        self._settle_bos(tokenizer)
+        store = open_store(self.corpus, self.split, tokenizer)
+        long_enough = np.flatnonzero(store.lengths >= self.min_tokens)
+        if not len(long_enough):
+            raise UserError(
+                f"no document of {self.corpus.name}, {self.split}, has the {self.min_tokens} tokens of min_tokens: "
+                f"the longest has {store.lengths.max()}"
+            )
+        self.documents = at_most(long_enough, self.max_documents, self.seed)
+        self.chosen, self.hashes = self.documents.tolist(), store.hashes[self.documents]
+        self.left_out = len(store) - len(self.documents)
+        if self.protocol.join is not None:
+            store = self.protocol.join(store, self.documents, tokenizer)
+            self.documents = np.zeros(1, np.int64)
+        self.store = store
         self._token_bytes = TokenBytes(self.store, tokenizer)
         lengths, longest_window = self._measured(self.store), self.plan.context_lengths[-1]
         needed = longest_window - (self.plan.bos != "none")
@@ -151,16 +181,25 @@ class Perplexity(Evaluation):
                 f"no document of {self.corpus.name}, {self.split}, fills a window of {longest_window} tokens: the "
                 f"longest has {lengths.max()}{limit}; lower context_lengths or bring longer documents"
             )
-        documents = np.flatnonzero(self.store.lengths >= self.min_tokens)
-        if not len(documents):
-            raise UserError(
-                f"no document of {self.corpus.name}, {self.split}, has the {self.min_tokens} tokens of min_tokens: "
-                f"the longest has {self.store.lengths.max()}"
-            )
-        self.documents = at_most(documents, self.max_documents, self.seed)
         self.lengths = lengths[self.documents]
+        if isinstance(self.plan, ProtocolWindows) and (without := self.plan.without(self.lengths.tolist())):
+            raise UserError(
+                f"protocol {self.protocol_name} has no window of {without[0]} tokens in a text of {lengths.max()}: "
+                "bring more text or lower context_lengths"
+            )
         if self.num_windows is not None:
             self.draw(self.num_windows)
+
+    def _settle_bos(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.bos_token_id = tokenizer.bos_token_id
+        if self.bos_token_id is None and self.protocol.eos_for_bos:
+            self.bos_token_id = tokenizer.eos_token_id
+        if self.plan.bos == "none" or self.bos_token_id is not None:
+            return
+        if self.protocol_name is None or self.protocol.eos_for_bos:
+            raise UserError(f"the tokenizer {tokenizer.name_or_path} has no <bos>: set `bos: none` in the evaluation")
+        self.plan = self.protocol.plan(self.plan.context_lengths, self.stride, "none")
+        self.control = self.plan.disjoint()
 
     def draw(self, num_windows: int) -> None:
         """Run so many windows beside each document's first one, or all where there are no more."""
@@ -204,7 +243,7 @@ class Perplexity(Evaluation):
     ) -> WindowBatches:
         assert self.store is not None
         planned = plan_batches(groups, self.batch_size, world_size)
-        return WindowBatches(name, self.store, self.documents, self.lengths, tokenizer.bos_token_id, planned)
+        return WindowBatches(name, self.store, self.documents, self.lengths, self.bos_token_id, planned)
 
     def _drawn(self, windows: list[Window], sample: WindowSample) -> list[Window]:
         document, begin = np.array(windows).T
@@ -221,25 +260,37 @@ class Perplexity(Evaluation):
         assert isinstance(batches, WindowBatches)
         preview(name, batches, probe)
 
-    def metric(self) -> TokenScores:
+    def metric(self) -> TokenScores | WindowScores:
         """Return an empty store of losses."""
+        if self.protocol.windows is not None:
+            return WindowScores()
         return TokenScores(series_of(self.plans), self.lengths.tolist())
 
-    def add(self, metric: TokenScores, outputs: dict[str, Any], batch: ScoringBatch) -> None:
+    def add(self, metric: TokenScores | WindowScores, outputs: dict[str, Any], batch: ScoringBatch) -> None:
         """Add a batch of windows."""
         metric.update(batch.spans, outputs["token_nll"], batch.targets, batch.scored, batch.documents, batch.begins)
 
-    def results(self, metric: TokenScores, model: Mapping[str, Any]) -> Results:
+    def results(self, metric: TokenScores | WindowScores, model: Mapping[str, Any]) -> Results:
         """Return the curve of every definition of perplexity, with 95 % intervals over documents."""
         assert self.store is not None
-        losses, known = metric.compute(), self.token_bytes()
-        found = measure(losses, self.plans, self.sample, known.token_bytes)
+        known, files, definition = self.token_bytes(), {}, self.protocol.definition
+        if isinstance(metric, WindowScores):
+            sizes = None
+            # A document's bytes are those of what its windows score only where they score each token once.
+            if definition in OF_BYTES and known.token_bytes is not None:
+                sizes = [float(each.sum()) for each in known.token_bytes]
+            windows = {length: losses.sums(sizes) for length, losses in metric.compute().items()}
+            found = measure_windows(windows, len(self.documents), definition)
+        else:
+            losses = metric.compute()
+            found = measure(losses, self.plans, self.sample, known.token_bytes, definition)
+            files = {"tokens": partial(write_tokens, losses=losses)}
         ids = [self.store.document_id(index) for index in self.documents.tolist()]
         return Results(
             found.record() | {"bits_per_byte_left_out": known.reason},
             found.scalars(),
             document_columns(ids, found.totals),
-            {"tokens": partial(write_tokens, losses=losses)},
+            files,
         )
 
     @classmethod
@@ -287,7 +338,10 @@ class Perplexity(Evaluation):
             "corpus": self.store.manifest["corpus"],
             "tokenizer": self.store.manifest["tokenizer"],
             "context_lengths": list(self.plan.context_lengths),
-            "stride": self.plan.stride,
+            "reproduces": None if self.protocol_name is None else {
+                "name": self.protocol_name, "definition": self.protocol.definition, "source": self.protocol.source,
+            },
+            "stride": self.stride,
             "bos": self.plan.bos,
             "disjoint": [plan.context_lengths[0] for plan in self.plans[1:]],
             "sampling": None if sample is None else {
@@ -296,24 +350,24 @@ class Perplexity(Evaluation):
             },
             "sampling_precision": self.precision,
             "windows_fingerprint": self._fingerprint(),
-            "documents": len(self.documents),
+            "documents": len(self.chosen),
             "document_ids": [self.store.document_id(index) for index in self.documents.tolist()],
-            "documents_left_out": len(self.store) - len(self.documents),
+            "documents_left_out": self.left_out,
             "max_documents": self.max_documents,
             "max_tokens": self.max_tokens,
             "min_tokens": self.min_tokens,
             "seed": self.seed,
         }  # fmt: skip
 
-    def document_hashes(self) -> Hashes:
+    def document_hashes(self) -> Hashes | None:
         """Return those of the documents that were chosen."""
-        assert self.store is not None
-        return self.store.hashes[self.documents]
+        return self.hashes
 
     def _fingerprint(self) -> str:
         """Digest the windows from which a sample may have been drawn."""
         assert self.store is not None
         origin = [self.store.manifest[key]["fingerprint"] for key in ("corpus", "tokenizer")]
-        plan = [self.plan.context_lengths, self.plan.stride, self.plan.bos]
-        what = [*origin, plan, self.documents.tolist(), self.lengths.tolist()]
+        plan = [self.plan.context_lengths, self.stride, self.plan.bos]
+        protocol = [] if self.protocol_name is None else [self.protocol_name]
+        what = [*origin, *protocol, plan, self.chosen, self.lengths.tolist()]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,6 +1,6 @@
 """Perplexities of runs as tables."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lit_pi.evaluations.evaluation import Found
@@ -31,7 +31,8 @@ def perplexity_differences(found: Found) -> list[Table]:
 def protocol_note(protocol: dict[str, Any]) -> str:
     """Say below a table of perplexities how they were measured."""
     facts = [
-        f"every token counts alike; stride {protocol['stride']}",
+        _average(protocol),
+        *([] if protocol["stride"] is None else [f"stride {protocol['stride']}"]),
         BOS[protocol["bos"]],
         f"{protocol['documents']:,} documents",
         f"{protocol['attention_kernel']} attention in {protocol['compute_dtype']}",
@@ -43,6 +44,18 @@ def protocol_note(protocol: dict[str, Any]) -> str:
         drawn = f"{sampling['num_windows']:,} of {sampling['of']:,} later windows, seed {sampling['seed']}"
         facts.append(f"{drawn}: estimated by {sampling['estimate']}")
     return "; ".join(facts)
+
+
+def protocol_named(record: Mapping[str, Any]) -> str:
+    """Return `, protocol NAME` for figures that a protocol of the literature gave, else nothing."""
+    known = record["protocol"].get("reproduces")
+    return "" if known is None else f", protocol {known['name']}"
+
+
+def _average(protocol: dict[str, Any]) -> str:
+    if (known := protocol.get("reproduces")) is None:
+        return "every token counts alike"
+    return f"protocol {known['name']} ({DEFINITIONS[known['definition']].label}; {known['source']})"
 
 
 def _lengths(records: Records) -> list[int]:
@@ -57,7 +70,7 @@ def _curve(name: str, records: Records) -> Table:
     """One run: a row for each context length."""
     ((run, record),) = records.items()
     sampled = record["protocol"]["sampling"] is not None and not record["partial"]
-    header = ["context length", "perplexity", "95 % interval over documents"]
+    header = ["context length", DEFINITIONS[record["definition"]].label, "95 % interval over documents"]
     header += ["documents in effect", "largest share"]
     header += ["95 % interval of all windows", "blocks in effect", "largest share"] * sampled + ["tokens scored"]
     rows = []
@@ -70,7 +83,7 @@ def _curve(name: str, records: Records) -> Table:
     notes = [protocol_note(record["protocol"]), "largest share: of the variance, what one document or block carries"]
     if (reason := record["bits_per_byte_left_out"]) is not None:
         notes.append(f"bits per byte are left out: {reason}")
-    title = f"{name}: perplexity by context length, {label(run, record)}"
+    title = f"{name}: perplexity by context length{protocol_named(record)}, {label(run, record)}"
     return Table(title, header, rows, [*notes, *_doubts(records)], numbers=0)
 
 
@@ -102,7 +115,8 @@ def _curves(name: str, records: Records) -> Table:
         notes.setdefault(protocol_note(record["protocol"]), []).append(run.name)
     said = [f"{', '.join(names)}: {note}" if len(notes) > 1 else note for note, names in notes.items()]
     said += [RESTS_ON, *_doubts(records)]
-    title = f"{name}: perplexity by context length, with 95 % intervals over documents"
+    protocols = "".join(dict.fromkeys(map(protocol_named, records.values())))
+    title = f"{name}: perplexity by context length{protocols}, with 95 % intervals over documents"
     return Table(title, ["run", *(f"{length:,}" for length in lengths)], rows, said)
 
 

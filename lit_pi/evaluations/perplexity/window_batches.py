@@ -44,14 +44,15 @@ class WindowBatches(ScoringBatches):
         """Windows, right-padded with token 0; a row that only fills up scores nothing."""
         shape, windows = self.planned[index]
         scored = torch.from_numpy(shape.scored())
-        rows = torch.full((len(windows), shape.length), IGNORE)
+        rows = torch.full((len(windows), shape.length + 1), IGNORE)
         for row, window in zip(rows, windows, strict=True):
             tokens = self._tokens(shape, window)
             row[: len(tokens)] = torch.from_numpy(tokens)
+        input_ids = rows[:, :-1]
         return ScoringBatch(
             evaluation=self.name,
-            input_ids=rows.clamp(min=0),
-            lengths=(rows != IGNORE).sum(dim=1).clamp(min=1),
+            input_ids=input_ids.clamp(min=0),
+            lengths=(input_ids != IGNORE).sum(dim=1).clamp(min=1),
             scored=scored,
             targets=rows[:, scored + 1],
             spans=shape.spans(),
@@ -62,7 +63,7 @@ class WindowBatches(ScoringBatches):
     def _tokens(self, shape: Shape, window: Window) -> np.ndarray:
         if window.document < 0:
             return np.empty(0, np.int64)
-        end = min(window.begin + shape.length - shape.bos, int(self.lengths[window.document]))
+        end = min(window.begin + shape.length + 1 - shape.bos, int(self.lengths[window.document]))
         tokens = self.store.document(int(self.documents[window.document]))[window.begin : end].astype(np.int64)
         prefix = np.array([self.bos_token_id] if shape.bos else [], np.int64)
         return np.concatenate((prefix, tokens))

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lit_pi.evaluations.perplexity.definitions import Floats, WindowSums, sum_by
-from lit_pi.evaluations.perplexity.sampling import WindowSample
+from lit_pi.evaluations.perplexity.sampled.sampling import WindowSample
 from lit_pi.evaluations.perplexity.token_scores import Series, TokenLosses
 from lit_pi.evaluations.perplexity.windows import WindowPlan
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from lit_pi.evaluations.perplexity.control import expected_losses
+from lit_pi.evaluations.perplexity.sampled.control import expected_losses
 from lit_pi.evaluations.perplexity.token_scores import Series, TokenLosses, series_of
 from lit_pi.evaluations.perplexity.windows import WindowPlan
 

@@ -50,6 +50,7 @@ def test_each_run_is_a_line_of_one_curve_and_has_its_own_losses_by_position() ->
         return {
             "protocol": {"rope": {"original_context": original}, "position": {"class": position, "scale": 2.0}},
             "partial": False,
+            "definition": "token_weighted",
             "curve": [asdict(point) for point in CURVE],
             "positions": [{"context_length": 64, "buckets": [Bucket(0, 4, 3.0, 10)._asdict()]}],
         }

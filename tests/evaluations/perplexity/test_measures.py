@@ -11,7 +11,7 @@ from sampled import only
 from lit_pi.batches import IGNORE, Span
 from lit_pi.evaluations.perplexity.measures import Perplexities, measure
 from lit_pi.evaluations.perplexity.perplexity import WindowBatches
-from lit_pi.evaluations.perplexity.sampling import WindowSample
+from lit_pi.evaluations.perplexity.sampled.sampling import WindowSample
 from lit_pi.evaluations.perplexity.token_scores import Series, TokenLosses, TokenScores
 from lit_pi.evaluations.perplexity.windows import Bos, Window, WindowPlan, plan_batches
 

@@ -16,7 +16,7 @@ from lit_pi.evaluations.parquet import write_columns
 from lit_pi.evaluations.perplexity.figures import perplexity_figures
 from lit_pi.evaluations.perplexity.measures import SeriesTotals
 from lit_pi.evaluations.perplexity.paired import paired_perplexities
-from lit_pi.evaluations.perplexity.sampling import Totals
+from lit_pi.evaluations.perplexity.sampled.sampling import Totals
 from lit_pi.evaluations.perplexity.score_tables import ROW_GROUP, document_columns, write_tokens
 from lit_pi.evaluations.perplexity.tables import perplexity_differences
 from lit_pi.evaluations.perplexity.token_scores import Series, TokenLosses
@@ -113,7 +113,7 @@ def test_few_documents_in_effect_are_warned_of_and_fewer_have_no_star(tmp_path: 
 
 def test_compared_runs_are_drawn_with_their_differences(tmp_path: Path, losses: tuple[np.ndarray, np.ndarray]) -> None:
     protocol = {"rope": {"original_context": 32}, "position": {"class": "YaRN"}}
-    record = {"protocol": protocol, "partial": False, "curve": [], "positions": []}
+    record = {"protocol": protocol, "partial": False, "definition": "token_weighted", "curve": [], "positions": []}
     runs = [Run(name, run(tmp_path / name, values)) for name, values in zip("ab", losses, strict=True)]
     panels = perplexity_figures({"pg19": dict.fromkeys(runs, record)})["pg19/perplexity"].panels
     (entry, _) = paired_perplexities(*(each.directory for each in runs))

@@ -6,8 +6,8 @@ from sampled import only
 
 from lit_pi.evaluations.perplexity import first_look
 from lit_pi.evaluations.perplexity.measures import measure
-from lit_pi.evaluations.perplexity.pilot import PILOT_WINDOWS, choose, windows_needed
-from lit_pi.evaluations.perplexity.sampling import WindowSample
+from lit_pi.evaluations.perplexity.sampled.pilot import PILOT_WINDOWS, choose, windows_needed
+from lit_pi.evaluations.perplexity.sampled.sampling import WindowSample
 from lit_pi.evaluations.perplexity.token_scores import TokenLosses, series_of
 from lit_pi.evaluations.perplexity.windows import WindowPlan
 
@@ -109,7 +109,9 @@ def test_a_pilot_that_is_never_settled_runs_all_windows(
     losses: TokenLosses, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(first_look, "_scored", lambda *given: only(losses, PLAN, given[-1]))
-    monkeypatch.setattr("lit_pi.evaluations.perplexity.pilot.unsettled", lambda *_: "one block carries 99 % of it")
+    monkeypatch.setattr(
+        "lit_pi.evaluations.perplexity.sampled.pilot.unsettled", lambda *_: "one block carries 99 % of it"
+    )
     evaluation = Evaluation(0)
     with caplog.at_level("INFO", "lightning.pytorch.utilities.rank_zero"):
         first_look.settle_windows("books", evaluation, None, None)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lit_pi.evaluations.perplexity.sampling import Totals, WindowSample
+from lit_pi.evaluations.perplexity.sampled.sampling import Totals, WindowSample
 from lit_pi.evaluations.statistics.block_intervals import sampling_error
 
 DOCUMENTS = np.array([1, 4, 2, 30, 9, 60, 3])

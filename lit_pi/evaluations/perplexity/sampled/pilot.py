@@ -8,8 +8,8 @@ import numpy as np
 from scipy.stats import chi2
 from scipy.stats import t as student
 
-from lit_pi.evaluations.perplexity.control import expected_losses
-from lit_pi.evaluations.perplexity.sampling import PER_BLOCK, WindowSample
+from lit_pi.evaluations.perplexity.sampled.control import expected_losses
+from lit_pi.evaluations.perplexity.sampled.sampling import PER_BLOCK, WindowSample
 from lit_pi.evaluations.perplexity.token_scores import TokenLosses
 from lit_pi.evaluations.perplexity.window_sums import window_sums
 from lit_pi.evaluations.perplexity.windows import WindowPlan
