@@ -52,6 +52,7 @@ class Definition(NamedTuple):
     Attributes:
         contribution: y and x of every window.
         label: what a table calls it.
+        meaning: what it is, in a few words for those who read the table.
         exponential: whether the figure is exp(sum(y) / sum(x)); else it is the ratio itself.
         scheme: which windows it is of.
         asked: whether it is derived only where a protocol asks for it.
@@ -59,6 +60,7 @@ class Definition(NamedTuple):
 
     contribution: Callable[[WindowSums], tuple[Floats, Floats]]
     label: str
+    meaning: str
     exponential: bool = True
     scheme: Scheme = "sliding"
     asked: bool = False
@@ -125,17 +127,29 @@ def byte_perplexity(windows: WindowSums) -> tuple[Floats, Floats]:
 
 
 DEFINITIONS = {
-    "token_weighted": Definition(token_weighted, "perplexity"),
-    "window_mean": Definition(window_mean, "mean of windows"),
-    "document_mean": Definition(document_mean, "mean of documents"),
-    "common_tokens": Definition(common_tokens, "common tokens"),
-    "truncate": Definition(truncate, "first windows (truncate)"),
-    "disjoint": Definition(token_weighted, "disjoint windows", scheme="disjoint"),
-    "bits_per_byte": Definition(bits_per_byte, "bits per byte", exponential=False),
-    "mean_of_perplexities": Definition(mean_of_perplexities, "mean of perplexities", exponential=False, asked=True),
-    "shifted_labels": Definition(shifted_labels, "weighted by shifted labels", asked=True),
-    "byte_perplexity": Definition(byte_perplexity, "byte perplexity", asked=True),
-}
+    "token_weighted": Definition(token_weighted, "perplexity", "the mean over all tokens"),
+    "window_mean": Definition(window_mean, "mean of windows", "windows count alike, however few tokens they score"),
+    "document_mean": Definition(document_mean, "mean of documents", "every document counts alike"),
+    "common_tokens": Definition(
+        common_tokens, "common tokens", "only tokens that have the full context at every context length"
+    ),
+    "truncate": Definition(truncate, "first windows (truncate)", "documents cut to their first window"),
+    "disjoint": Definition(
+        token_weighted, "disjoint windows", "windows that do not overlap, so that most tokens have less context",
+        scheme="disjoint",
+    ),
+    "bits_per_byte": Definition(
+        bits_per_byte, "bits per byte", "over bytes of text, to compare tokenizers", exponential=False
+    ),
+    "mean_of_perplexities": Definition(
+        mean_of_perplexities, "mean of perplexities", "arithmetic, of documents' first windows", exponential=False,
+        asked=True,
+    ),
+    "shifted_labels": Definition(
+        shifted_labels, "weighted by shifted labels", "windows weighted by their labels less one", asked=True
+    ),
+    "byte_perplexity": Definition(byte_perplexity, "byte perplexity", "over bytes of text", asked=True),
+}  # fmt: skip
 """By name; `token_weighted` is what is meant where none is named."""
 OF_BYTES = ("bits_per_byte", "byte_perplexity")
 """Those that need the bytes of tokens."""

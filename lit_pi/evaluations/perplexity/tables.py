@@ -139,9 +139,11 @@ def _definitions(name: str, records: Records) -> Table:
         if any(sampled.values()):
             rows.append(_row([*who, "context gain, interval of all windows"], sampled, lengths))
     title = f"{name}: every definition of perplexity"
+    shown = [key for key in DEFINITIONS if any(key in record["definitions"] for record in records.values())]
+    meanings = "; ".join(f"{DEFINITIONS[key].label}: {DEFINITIONS[key].meaning}" for key in shown)
     gain = "context gain: by how much the loss on common tokens is lower than at the shortest context length"
     header = [*(["run"] * several), "definition", *(f"{length:,}" for length in lengths)]
-    return Table(title, header, rows, [gain, RESTS_ON], numbers=1 + several)
+    return Table(title, header, rows, [meanings, gain, RESTS_ON], numbers=1 + several)
 
 
 def _differences(name: str, runs: Sequence[Run]) -> list[Table]:
