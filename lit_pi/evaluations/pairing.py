@@ -61,10 +61,13 @@ def difference_notes(found: Mapping[str, Figure]) -> list[str]:
     Args:
         found: differences by where they stand.
     """
+    places: dict[str, list[str]] = {}
+    for where, difference in found.items():
+        if difference.excludes_zero and (reason := difference.unsettled) is not None:
+            places.setdefault(reason, []).append(where)
     withheld = [
-        f"? no star for {where}: {difference.unsettled}"
-        for where, difference in found.items()
-        if difference.excludes_zero and not difference.tells
+        f"? no star for {where[0]}{f' and {len(where) - 1} more' if len(where) > 1 else ''}: {reason}"
+        for reason, where in places.items()
     ]
     return [RESTS_ON, *withheld, *warnings(difference.effective_documents for difference in found.values())]
 

@@ -94,7 +94,7 @@ def test_better_is_withheld_where_one_document_carries_the_interval(
     assert entry.difference.unsettled == "one document carries 92 % of the variance"
     (table,) = perplexity_differences({"pg19": {each: {} for each in runs}})
     assert re.search(r"^-0\.1\d+\? \(-0\.\d+ to -0\.\d+\) \[13\.0, 92 %\]$", table.rows[0][2])
-    assert "? no star for b, perplexity, 64: one document carries 92 % of the variance" in table.notes
+    assert "? no star for b, perplexity, 64 and 1 more: one document carries 92 % of the variance" in table.notes
     assert not any(note.startswith("Warning") for note in table.notes)
 
 
