@@ -200,7 +200,8 @@ def measure_windows(windows: Mapping[int, WindowSums], documents: int, definitio
 
 def _perplexities(definition: str, totals: list[SeriesTotals]) -> Perplexities:
     points = {name: points for name in DEFINITIONS if (points := _points(name, totals))}
-    return Perplexities(definition, _curve(definition, totals), points, [], {}, totals, None)
+    curve = _curve(definition, points.get(definition, []), totals)
+    return Perplexities(definition, curve, points, [], {}, totals, None)
 
 
 def _unsettled(curve: Sequence[CurvePoint], unseen: WindowSample | None) -> str | None:
@@ -276,8 +277,7 @@ def _points(name: str, totals: Sequence[SeriesTotals]) -> list[Point]:
     return points
 
 
-def _curve(definition: str, totals: Sequence[SeriesTotals]) -> list[CurvePoint]:
-    points = _points(definition, totals)
+def _curve(definition: str, points: Sequence[Point], totals: Sequence[SeriesTotals]) -> list[CurvePoint]:
     curve = []
     for point in points:
         (entry,) = (each for each in totals if each.series == Series("sliding", point.context_length))
