@@ -183,10 +183,16 @@ class LitLlama(StepLoss):
             way = "pass around in a ring, gathered for packed documents" if in_ring else "are gathered"
             rank_zero_info(f"Sequences are split over {self.model.sequence_mesh.size()} ranks: keys and values {way}.")
 
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Give tokens to learn the positions they are trained at: from here on nothing waits for a GPU to draw them."""
+        if not isinstance(batch, TrainingBatch):
+            return batch
+        positions = self.train_positions(batch.position_ids, batch.input_ids, self.global_step)
+        return batch._replace(position_ids=positions)
+
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         """The batch's part of the mean negative log-likelihood of the step's targets; see `StepLoss`."""
-        positions = self.train_positions(batch.position_ids, batch.input_ids, self.global_step)
-        token_nll = self.learn(batch._replace(position_ids=positions))
+        token_nll = self.learn(batch)
         return self.loss_of(token_nll.sum(), (batch.targets != IGNORE).sum())
 
     def learn(self, batch: TrainingBatch, root: nn.Module | None = None) -> Float[Tensor, "batch seq"]:

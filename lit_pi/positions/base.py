@@ -36,7 +36,7 @@ class PositionStrategy(ABC):
         self, position_ids: Int[Tensor, "batch seq"], rope: Rope, context_length: int
     ) -> Float32[Tensor, "batch seq half"]:
         """Rotary angles in radians of integer positions, for a sequence of `context_length` tokens."""
-        inv_freq = self.inv_freq(rope, context_length).to(position_ids.device)
+        inv_freq = self.inv_freq(rope, context_length).to(position_ids.device, non_blocking=True)
         return position_ids[..., None].float() * inv_freq
 
     def attention_scaling(self, rope: Rope, context_length: int) -> float:

@@ -47,9 +47,9 @@ class PoSE(TrainPositions):
         self, position_ids: Int[Tensor, "batch seq"], input_ids: Int[Tensor, "batch seq"], step: int
     ) -> Int[Tensor, "batch seq"]:
         """Positions with skips."""
-        rows = zip(position_ids.cpu(), input_ids.cpu(), strict=True)
+        rows = zip(position_ids, input_ids, strict=True)
         skips = [self._skips(places, self._generator(tokens, step)) for places, tokens in rows]
-        return position_ids + torch.stack(skips).to(position_ids.device)
+        return position_ids + torch.stack(skips)
 
     def _generator(self, tokens: Int[Tensor, " seq"], step: int) -> torch.Generator:
         digest = zlib.crc32(f"{self.seed} {step} ".encode() + tokens.numpy().tobytes())

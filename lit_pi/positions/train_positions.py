@@ -17,7 +17,7 @@ class TrainPositions(ABC):
     def __call__(
         self, position_ids: Int[Tensor, "batch seq"], input_ids: Int[Tensor, "batch seq"], step: int
     ) -> Int[Tensor, "batch seq"]:
-        """Positions in tokens.
+        """Positions in tokens, on the CPU.
 
         Args:
             position_ids: place of each token in its document's piece; each piece starts at 0.
