@@ -1,28 +1,21 @@
 """The command line: Lightning's, with positions, presets and one run directory."""
 
-import itertools
 import logging
 import os
-import re
-import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
-from importlib import resources
 from inspect import signature
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
-import yaml
 from docstring_parser import parse as parse_docstring
-from jsonargparse import set_parsing_settings
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import distributed
 
 # Short class names in YAML work for classes that are imported.
@@ -43,13 +36,15 @@ from lit_pi.callbacks import (
     StockEquality,
     Throughput,
 )
-from lit_pi.callbacks.loggers import log_settings
+from lit_pi.command_line.mistakes import mistake_behind
+from lit_pi.command_line.parser import Parser
+from lit_pi.command_line.presets import preset
+from lit_pi.command_line.run_config import RunConfig
 from lit_pi.data.prepare import prepare
 from lit_pi.data.train_tokenizer import train_tokenizer
 from lit_pi.datamodules import LongContextData
-from lit_pi.errors import DISK_FULL, UserError, check_at_least
+from lit_pi.errors import UserError, check_at_least
 from lit_pi.export import export
-from lit_pi.files import beside
 from lit_pi.models.sources.checkpoint import checkpoints_of, newest_checkpoint, read_content
 from lit_pi.module import LitLlama
 from lit_pi.optimization import ADAMW, WARMUP
@@ -69,9 +64,6 @@ NOISE = ("litlogger", "does not have many workers", "in eval mode", "set_float32
 LAST = "last"
 """The word that `--ckpt_path` takes for the newest complete checkpoint of the run directory."""
 
-set_parsing_settings(omegaconf_absolute_to_relative_paths=True, add_print_completion_argument=True)
-
-
 COMMANDS: dict[str, Callable[..., None]] = {
     "prepare": prepare,
     "tokenizer": train_tokenizer,
@@ -80,99 +72,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 """Commands without a Trainer: their functions' arguments and docstrings are options and help."""
 SUBCOMMANDS = {"fit", "validate", "test", "predict", "plan", *COMMANDS}
-
-
-class Parser(LightningArgumentParser):
-    """Lightning's parser, whose errors are one sentence."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise the message as a mistake of the user; parsers inside another one leave that to it."""
-        if not self.exit_on_error:
-            super().error(message, ex)
-        place, message = of_file(message, ex)
-        raise UserError(mistake_behind(ex) or place + one_sentence(message)) from ex
-
-
-def of_file(message: str, error: BaseException | None) -> tuple[str, str]:
-    """Which file has the mistake, and what jsonargparse said of it before it tried the file's path as a value.
-
-    Of that, the path inside the file of that path, it says only that this is a loop.
-    """
-    for each in chain_of(error):
-        loop = re.match(r"Config file loop detected: .* -> (.*)", str(each))
-        if loop and each.__context__ is not None:
-            return f"in {loop[1]}, ", message.replace(str(each), str(each.__context__))
-    return "", message
-
-
-def mistake_behind(error: BaseException | None) -> str | None:
-    """The sentence of the user's mistake that led to an error, whatever was raised around it."""
-    for each in chain_of(error):
-        if isinstance(each, (UserError, MisconfigurationException)):
-            return " ".join(str(each).split())
-        if isinstance(each, OSError) and each.errno in DISK_FULL:
-            return "the disk is full: free space, or write elsewhere, and run again"
-    return None
-
-
-def chain_of(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, and those that led to it, the latest first."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def one_sentence(message: str) -> str:
-    """Say in one sentence what jsonargparse says over several lines, for each type that a value might have had."""
-    keys = re.findall(r'Parser key "([^"]+)"', message)
-    keys = [
-        key for key, inner in itertools.zip_longest(keys, keys[1:], fillvalue="") if not inner.startswith(f"{key}.")
-    ]
-    key = ".".join(keys) or "the command line"
-    given = re.search(r"(?:Given value|Got value|path string): (.*)", message)
-    if option := re.search(r"Option '([^']+)' is not accepted", message):
-        return f"{key} does not take `{option[1]}`: --{key}.help CLASS lists what a class takes"
-    if "Expected a dot import path string" in message and given:
-        return f"{key} is {given[1]}, and there is no class or file of that name"
-    if missing := re.search(r"(?:File does not exist: |Expected a path but )'?(\S+\.ya?ml)", message):
-        return f"{key} is {missing[1]}, and there is no such file or preset"
-    if tried := re.search(r"Expected a path but (\S+) either not accessible or invalid\s+- (.*)", message, re.DOTALL):
-        reason = " ".join(tried[2].removeprefix(f"Problem with given class_path '{tried[1]}':").split())
-        return f"{key} is {tried[1]}, and there is no such class or file: {reason}"
-    absent, named = re.search(r"No module named '([^']+)'", message), re.search(r"class_path='([^']+)'", message)
-    if absent and named:
-        return f"{key} is {named[1]}, which needs {absent[1]}: install it"
-    if (choices := re.findall(r"Literal\[(.*?)\]", message)) and given:
-        return f"{key} is {given[1]}, and must be one of {', '.join(dict.fromkeys(choices))}"
-    if (kinds := re.findall(r"Expected (?:a )?<class '([^']+)'>", message)) and given:
-        return f"{key} is {given[1]}, and must be of type {' or '.join(dict.fromkeys(kinds))}"
-    if problem := re.search(r"Problem with given class_path '([^']+)':(.*)", message, re.DOTALL):
-        return f"{key} is {problem[1]}, and that does not work: {' '.join(problem[2].split())}"
-    return " ".join(message.split())
-
-
-class RunConfig(SaveConfigCallback):
-    """Keeps the resolved configuration of each subcommand in the run directory and in every logger.
-
-    Of a training run that was continued, `fit.yaml` is what was asked last; `fit-1.yaml` and so on what was before.
-    """
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the configuration, once a run, wherever loggers write."""
-        if self.already_saved or not trainer.is_global_zero:
-            return
-        self.already_saved = True
-        # One text, whatever files it was read from: it is read again alone.
-        text = self.parser.dump(self.config, skip_none=False)
-        path = Path(trainer.default_root_dir, self.config_filename)
-        if trainer.state.fn == "fit" and path.exists() and path.read_text() != text:
-            earlier = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(1))
-            with beside(next(each for each in earlier if not each.exists())) as partial:
-                shutil.copyfile(path, partial)
-        with beside(path) as partial:
-            partial.write_text(text)
-        for logger in trainer.loggers:
-            log_settings(logger, f"config/{self.config_filename.removesuffix('.yaml')}", text)
 
 
 class LitPiCLI(LightningCLI):
@@ -349,27 +248,6 @@ class LitPiCLI(LightningCLI):
             return super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError) as error:  # Lightning's, of strategies, accelerators, devices and nodes
             raise UserError(f"trainer: {error}") from error
-
-
-def preset(word: str) -> str:
-    """A YAML file's path: as given if it exists, else the preset of that name among the installed `configs`.
-
-    Raises:
-        UserError: the file is not valid YAML.
-    """
-    option, equals, value = word.rpartition("=")
-    if not value.endswith(".yaml"):
-        return word
-    path = Path(value)
-    if not path.exists():
-        installed = Path(str(resources.files("lit_pi.configs"))) / value.removeprefix("configs/")
-        path = installed if installed.is_file() else path
-    if path.is_file():
-        try:
-            yaml.safe_load(path.read_text())
-        except yaml.YAMLError as error:
-            raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    return f"{option}{equals}{path}"
 
 
 def run() -> None:

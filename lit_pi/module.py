@@ -16,7 +16,6 @@ from torch.optim import Optimizer
 
 from lit_pi.batches import IGNORE, Generated, GenerationBatch, ScoringBatch, Span, TrainingBatch
 from lit_pi.errors import UserError
-from lit_pi.malloc import keep_freed_memory
 from lit_pi.models import LanguageModel, ModelSource, Pretrained
 from lit_pi.models.attention.kernels import Kernel, check_kernel, use_kernel
 from lit_pi.models.attention.packages import FLASH_ATTN
@@ -32,6 +31,7 @@ from lit_pi.models.training.activation_budget import ActivationBudget
 from lit_pi.models.training.activation_checkpointing import ActivationCheckpointing
 from lit_pi.models.training.float8 import Float8, use_float8
 from lit_pi.models.training.lora import LoRA, check_complete
+from lit_pi.models.training.malloc import keep_freed_memory
 from lit_pi.optimization import adamw, restart_schedule, scheduler_config, step_plateaus, warmup
 from lit_pi.parallel import FSDP2, StepLoss
 from lit_pi.positions import (

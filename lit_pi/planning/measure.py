@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from lit_pi.errors import UserError
-from lit_pi.malloc import return_freed_memory
+from lit_pi.models.training.malloc import return_freed_memory
 
 _PROCESS = Path("/proc/self")
 _RESET_PEAK = "5"  # proc(5), /proc/pid/clear_refs

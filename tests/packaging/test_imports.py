@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-BASE = {"errors", "files", "progress", "batches", "hub", "gguf_file", "malloc", "optimization"}
+BASE = {"errors", "files", "progress", "batches", "hub", "gguf_file", "optimization"}
 """Single files that know no room; any room may import them."""
 ROOMS: dict[str, set[str]] = {
     "positions": set(),
@@ -23,7 +23,8 @@ ROOMS: dict[str, set[str]] = {
 MAY_IMPORT = (
     dict.fromkeys(BASE, BASE)
     | {name: BASE | rooms for name, rooms in ROOMS.items()}
-    | {"callbacks": BASE | ROOMS.keys() - {"export"}, "python": BASE | ROOMS.keys() | {"callbacks"}}
+    | {"callbacks": BASE | ROOMS.keys() - {"export"}}
+    | dict.fromkeys(("python", "command_line"), BASE | ROOMS.keys() | {"callbacks"})
 )
 """What each room may import beside itself; `cli` and `__main__` may import everything, and nothing imports them."""
 

@@ -10,7 +10,7 @@ BLOCK, TIMES = 2**23, 20
 
 REUSE = f"""
 import ctypes, resource
-from lit_pi import malloc
+from lit_pi.models.training import malloc
 
 malloc.MODE()
 library = ctypes.CDLL(None)
