@@ -8,10 +8,12 @@ if __name__ != "lit_pi.callbacks":
 from lit_pi.callbacks.attention_bounds import AttentionBounds
 from lit_pi.callbacks.checkpoint import BestCheckpoint, Checkpoint
 from lit_pi.callbacks.isolation_probe import IsolationProbe
+from lit_pi.callbacks.life_cycle import LifeCycle
 from lit_pi.callbacks.measurements import Measurements
 from lit_pi.callbacks.predictions import Predictions
 from lit_pi.callbacks.progress_bar import LossProgressBar
 from lit_pi.callbacks.rope_guard import RopeGuard
+from lit_pi.callbacks.sentinel import Sentinel
 from lit_pi.callbacks.stock_equality import StockEquality
 from lit_pi.callbacks.throughput import Throughput
 
@@ -20,10 +22,12 @@ __all__ = [
     "BestCheckpoint",
     "Checkpoint",
     "IsolationProbe",
+    "LifeCycle",
     "LossProgressBar",
     "Measurements",
     "Predictions",
     "RopeGuard",
+    "Sentinel",
     "StockEquality",
     "Throughput",
 ]

@@ -1,9 +1,12 @@
 """Checkpoints: when training state is saved, and which are kept."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lit_pi.runs.status import note
 
 
 class Checkpoint(ModelCheckpoint):
@@ -32,8 +35,16 @@ class Checkpoint(ModelCheckpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save where training ended."""
+        self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Save now, unless this step is saved already."""
         if not self._should_skip_saving_checkpoint(trainer):
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        super()._save_checkpoint(trainer, filepath)
+        note(Path(trainer.default_root_dir), step=trainer.global_step, checkpoint=filepath)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Wait for what is written in the background; Lightning's FSDP1 does not."""

@@ -96,7 +96,7 @@ def probe(rows: int, seq: int, vocab_size: int, packed: bool, seed: int) -> tupl
 def _run(module: LitLlama, batch: TrainingBatch, place: int, vocab_size: int) -> tuple[str | None, float]:
     """Probe, and tell what is wrong, if anything, and by how much equal runs differ (nats)."""
     trainer = module.trainer
-    batch = trainer.strategy.batch_to_device(module.on_before_batch_transfer(batch, 0), module.device)
+    batch = trainer.strategy.batch_to_device(module.placed(batch), module.device)
     ids = torch.zeros_like(batch.input_ids) if batch.document_ids is None else batch.document_ids
     own = torch.zeros_like(ids, dtype=torch.bool)
     own[0] = ids[0] == ids[0, place]

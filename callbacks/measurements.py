@@ -15,17 +15,18 @@ from torchmetrics import Metric
 
 from lit_pi.batches import GenerationBatch, ScoringBatch
 from lit_pi.callbacks.freshness import Freshness
+from lit_pi.callbacks.life_cycle import cut_short
 from lit_pi.callbacks.loggers import log_charts, log_curves, log_picture, log_text
 from lit_pi.data.documents.overlap import in_words, trained_on
 from lit_pi.data.ranks import data_ranks
 from lit_pi.datamodules import LongContextData
-from lit_pi.datamodules.step_schedule import StepSchedule
+from lit_pi.datamodules.step_schedule import StepSchedule, validate
 from lit_pi.errors import UserError
 from lit_pi.evaluations import Evaluation
 from lit_pi.evaluations.evaluation import Results, import_path
 from lit_pi.evaluations.figures import save
 from lit_pi.evaluations.parquet import write_columns
-from lit_pi.evaluations.records import Run, add_record, marked
+from lit_pi.evaluations.records import FILE, Run, add_record, load_records, marked
 from lit_pi.files import beside
 from lit_pi.module import LitLlama
 from lit_pi.report import write_tables
@@ -53,6 +54,7 @@ class Measurements(Callback):
         self._freshness = Freshness()
         self._charted: set[str] = set()
         self._schedule: StepSchedule | None = None
+        self._behind = False
         self._overlaps: dict[str, dict[str, Any] | None] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -64,6 +66,13 @@ class Measurements(Callback):
         """Plan at which steps to validate."""
         if isinstance(data := trainer.datamodule, LongContextData):  # type: ignore[attr-defined]
             self._schedule = StepSchedule(trainer, data.evaluations.values(), data.evaluate_last_step)
+            self._behind = trainer.strategy.broadcast(self._schedule.begins_amid and _unmeasured(trainer))
+
+    def on_train_batch_start(self, trainer: Trainer, *rest: Any) -> None:
+        """Measure first what a run that was stopped amid a validation still owes."""
+        if self._behind:
+            self._behind = False
+            validate(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, *rest: Any) -> None:
         """Have a validation follow where one is due."""
@@ -91,8 +100,8 @@ class Measurements(Callback):
         self._add(outputs, batch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Publish, unless this was the sanity check."""
-        if not trainer.sanity_checking:
+        """Publish, unless this was the sanity check, or a validation that was cut short."""
+        if not trainer.sanity_checking and not cut_short(trainer):
             self._publish(trainer, pl_module, trainer.val_dataloaders)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -182,6 +191,13 @@ class Measurements(Callback):
                 )
             self._overlaps[name] = found
         return self._overlaps[name]
+
+
+def _unmeasured(trainer: Trainer) -> bool:
+    """Whether the run has no results of the step it begins at."""
+    run = Path(trainer.default_root_dir)
+    found = load_records(run) if (run / FILE).exists() else []
+    return not any((record["stage"], record["step"]) == ("fit", trainer.global_step) for record in found)
 
 
 def _digest(name: str, protocol: dict[str, Any]) -> str:

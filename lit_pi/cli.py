@@ -2,9 +2,11 @@
 
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import datetime
 from inspect import signature
 from pathlib import Path
@@ -29,10 +31,12 @@ import lit_pi.positions  # noqa: F401
 from lit_pi.callbacks import (
     Checkpoint,
     IsolationProbe,
+    LifeCycle,
     LossProgressBar,
     Measurements,
     Predictions,
     RopeGuard,
+    Sentinel,
     StockEquality,
     Throughput,
 )
@@ -51,18 +55,39 @@ from lit_pi.optimization import ADAMW, WARMUP
 from lit_pi.parallel.checkpoint_io import AtomicCheckpointIO
 from lit_pi.planning import PlanningTrainer
 from lit_pi.report import report
+from lit_pi.runs.failures import failure_behind
+from lit_pi.runs.owner import owned
+from lit_pi.runs.ranks import is_first, watched
+from lit_pi.runs.signals import SIGNALS, Stopped
+from lit_pi.runs.status import note, say_if_unfinished, told
 
 DEFAULT_CALLBACKS: dict[str, type[Callback]] = {
-    callback.__name__: callback for callback in (StockEquality, IsolationProbe, Measurements, Predictions, Throughput)
+    callback.__name__: callback
+    for callback in (StockEquality, IsolationProbe, Measurements, Predictions, Throughput, LifeCycle)
 }
 """Callbacks of every run that does not bring its own of their class, or leave them out with `--without`."""
 Default = Literal[
-    "StockEquality", "IsolationProbe", "Measurements", "Predictions", "Throughput", "Checkpoint", "RopeGuard"
+    "StockEquality",
+    "IsolationProbe",
+    "Measurements",
+    "Predictions",
+    "Throughput",
+    "LifeCycle",
+    "Checkpoint",
+    "RopeGuard",
+    "Sentinel",
 ]
-NOISE = ("litlogger", "does not have many workers", "in eval mode", "set_float32_matmul_precision", "Online softmax")
+NOISE = (
+    "litlogger",
+    "does not have many workers",
+    "in eval mode",
+    "set_float32_matmul_precision",
+    "Online softmax",
+)
 """Words of advertisements, and of advice that is wrong for lit_pi or already followed."""
-LAST = "last"
-"""The word that `--ckpt_path` takes for the newest complete checkpoint of the run directory."""
+LAST, AUTO = "last", "auto"
+"""Words that `--ckpt_path` takes for the newest complete checkpoint of the run directory; `auto`, which `fit` begins
+without one where there is none."""
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "prepare": prepare,
@@ -79,23 +104,24 @@ class LitPiCLI(LightningCLI):
 
     def __init__(self, args: ArgsType = None) -> None:
         self._first = next(iter(args if isinstance(args, list) else sys.argv[1:]), "")
-        super().__init__(
-            LitLlama,
-            LongContextData,
-            trainer_class=PlanningTrainer,
-            save_config_callback=RunConfig,
-            save_config_kwargs={"overwrite": True},
-            trainer_defaults={
-                "log_every_n_steps": 10,
-                "enable_model_summary": False,
-            },
-            seed_everything_default=0,
-            parser_kwargs={"parser_mode": "omegaconf+", "default_env": True, "env_prefix": "LIT_PI"},
-            parser_class=Parser,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            args=args,
-        )
+        with ExitStack() as self._until_the_end:
+            super().__init__(
+                LitLlama,
+                LongContextData,
+                trainer_class=PlanningTrainer,
+                save_config_callback=RunConfig,
+                save_config_kwargs={"overwrite": True},
+                trainer_defaults={
+                    "log_every_n_steps": 10,
+                    "enable_model_summary": False,
+                },
+                seed_everything_default=0,
+                parser_kwargs={"parser_mode": "omegaconf+", "default_env": True, "env_prefix": "LIT_PI"},
+                parser_class=Parser,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+                args=args,
+            )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """Lightning's subcommands that lit_pi has, and the arguments it fills in; only the one that is asked for.
@@ -159,6 +185,7 @@ class LitPiCLI(LightningCLI):
         )
         parser.add_lightning_class_args(Checkpoint, "checkpoint")
         parser.add_lightning_class_args(RopeGuard, "rope_guard")
+        parser.add_lightning_class_args(Sentinel, "sentinel")
         parser.set_defaults(
             {
                 "checkpoint.filename": "step-{step:06d}",
@@ -174,7 +201,7 @@ class LitPiCLI(LightningCLI):
         """Nothing: the YAML's strategy wins over what a checkpoint was trained with."""
 
     def before_instantiate_classes(self) -> None:
-        """Settle the run directory, and what `--ckpt_path last` means in it."""
+        """Settle the run directory, own it, and settle what `--ckpt_path last` and `auto` mean in it."""
         config = self.config[self.subcommand]
         config.trainer.default_root_dir = config.trainer.default_root_dir or f"runs/{datetime.now():%Y%m%d-%H%M%S}"
         run = Path(config.trainer.default_root_dir)
@@ -186,19 +213,36 @@ class LitPiCLI(LightningCLI):
                 f"cannot write to the run directory {run}, because {folder} is no folder of yours: name another with "
                 "--trainer.default_root_dir"
             )
-        if config.ckpt_path == LAST:
+        self._until_the_end.enter_context(owned(run))
+        if config.ckpt_path == AUTO and self.subcommand == "fit" and not checkpoints_of(run):
+            config.ckpt_path = None
+        elif config.ckpt_path in (LAST, AUTO):
             config.ckpt_path = str(newest_checkpoint(run))
+            if self.subcommand != "fit":
+                say_if_unfinished(run)
         elif config.ckpt_path is not None and not Path(config.ckpt_path).exists():
-            raise UserError(f"there is no checkpoint {config.ckpt_path}: name an existing one, or `{LAST}`")
+            raise UserError(f"there is no checkpoint {config.ckpt_path}: name an existing one, `{LAST}` or `{AUTO}`")
         elif config.ckpt_path is not None:
             read_content(Path(config.ckpt_path))  # before a model is built, and in vain
         elif config.ckpt_path is None and self.subcommand == "fit" and checkpoints_of(run):
             raise UserError(
-                f"{run} already holds the checkpoints of a training run: continue it with --ckpt_path {LAST}, "
+                f"{run} already holds the checkpoints of a training run: continue it with --ckpt_path {AUTO}, "
                 "or name another directory with --trainer.default_root_dir"
             )
         config.checkpoint.dirpath = config.checkpoint.dirpath or str(run / "checkpoints")
         self.save_config_kwargs["config_filename"] = f"{self.subcommand}.yaml"
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        if subcommand == "plan":
+            super()._run_subcommand(subcommand)
+            return
+        run, launcher = Path(self.trainer.default_root_dir), self.trainer.strategy.launcher
+        with (
+            SIGNALS.heard(),
+            told(run, subcommand),
+            watched(lambda: getattr(launcher, "procs", ()), lambda reason: note(run, state="failed", reason=reason)),
+        ):
+            super()._run_subcommand(subcommand)
 
     def instantiate_classes(self) -> None:
         """Make everything, and let the model know which checkpoint it will be."""
@@ -259,11 +303,18 @@ def run() -> None:
         logging.getLogger(name).addFilter(lambda record: not any(word in record.getMessage() for word in NOISE))
     try:
         cli = LitPiCLI()
+    except (Stopped, KeyboardInterrupt) as stop:
+        stop = stop if isinstance(stop, Stopped) else Stopped(signal.SIGINT)
+        if is_first():
+            print(f"lit-pi: {stop}", file=sys.stderr)
+            sys.exit(stop.code)
+        sys.exit(0)  # a launcher would take another status for a lost rank, and kill the first one
     except Exception as error:
-        if (mistake := mistake_behind(error)) is None:
+        mistake, failure = mistake_behind(error), failure_behind(error)
+        if not mistake and not failure:
             raise
-        print(f"lit-pi: error: {mistake}", file=sys.stderr)
-        sys.exit(2)
+        print(f"lit-pi: error: {failure or mistake}", file=sys.stderr)
+        sys.exit(1 if failure else 2)
     if cli.trainer.is_global_zero and cli.subcommand != "plan":
         print(f"Run directory: {cli.trainer.default_root_dir}")
     if distributed.is_initialized():

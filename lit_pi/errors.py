@@ -1,6 +1,7 @@
-"""The one error for a mistake of the person at the keyboard, and what is one."""
+"""Errors that are told in one sentence: mistakes of the person at the keyboard, and runs that cannot go on."""
 
 import errno
+from collections.abc import Iterator
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Errors of the operating system that free space mends."""
@@ -11,6 +12,26 @@ class UserError(ValueError):
 
     The command line prints it as one line, without a traceback, and exits with status 2.
     """
+
+
+class RunError(RuntimeError):
+    """A run that cannot go on, through nobody's mistake at the keyboard, told in one sentence.
+
+    The command line prints it as one line, without a traceback, and exits with status 1.
+    """
+
+
+def sentence_of(error: BaseException) -> str:
+    """An error in one line: what it says, and its kind where it is none of lit_pi's own."""
+    said = " ".join(str(error).split())
+    return said if isinstance(error, (UserError, RunError)) else f"{type(error).__name__}: {said}".removesuffix(": ")
+
+
+def chain_of(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that led to it, the latest first."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def check_at_least(where: str, least: int, **counts: int | None) -> None:

@@ -183,17 +183,18 @@ class LitLlama(StepLoss):
             way = "pass around in a ring, gathered for packed documents" if in_ring else "are gathered"
             rank_zero_info(f"Sequences are split over {self.model.sequence_mesh.size()} ranks: keys and values {way}.")
 
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Give tokens to learn the positions they are trained at: from here on nothing waits for a GPU to draw them."""
-        if not isinstance(batch, TrainingBatch):
-            return batch
-        positions = self.train_positions(batch.position_ids, batch.input_ids, self.global_step)
-        return batch._replace(position_ids=positions)
+    def placed(self, batch: TrainingBatch) -> TrainingBatch:
+        """A batch on the CPU, with the positions that its tokens are trained at."""
+        return batch._replace(position_ids=self.train_positions(batch.position_ids, batch.input_ids, self.global_step))
+
+    def _on_before_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
+        # Lightning's public hook belongs to either module or data; on a GPU, positions would be waited for.
+        batch = self.placed(batch) if isinstance(batch, TrainingBatch) else batch
+        return super()._on_before_batch_transfer(batch, dataloader_idx)
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         """The batch's part of the mean negative log-likelihood of the step's targets; see `StepLoss`."""
-        token_nll = self.learn(batch)
-        return self.loss_of(token_nll.sum(), (batch.targets != IGNORE).sum())
+        return self.loss_of(self.learn(batch).sum(), (batch.targets != IGNORE).sum())
 
     def learn(self, batch: TrainingBatch, root: nn.Module | None = None) -> Float[Tensor, "batch seq"]:
         """Negative log-likelihood in nats of a batch's targets, at the positions it has.

@@ -38,7 +38,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
     reached = max(path.name for path in checkpoints.glob("*.ckpt"))
     assert reached < "step-000060.ckpt"
 
-    with pytest.raises(Exception, match=r"continue it with --ckpt_path last"):
+    with pytest.raises(Exception, match=r"continue it with --ckpt_path auto"):
         LitPiCLI(["fit", *tiny, *STEPS, where])
     LitPiCLI(["fit", *tiny, *STEPS, where, "--ckpt_path=last"])
     asked = [yaml.safe_load((tmp_path / name).read_text())["ckpt_path"] for name in ("fit-1.yaml", "fit.yaml")]

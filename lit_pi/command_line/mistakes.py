@@ -1,10 +1,8 @@
 """Which errors are mistakes of the user, and their sentence."""
 
-from collections.abc import Iterator
-
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lit_pi.errors import DISK_FULL, UserError
+from lit_pi.errors import DISK_FULL, UserError, chain_of
 
 
 def mistake_behind(error: BaseException | None) -> str | None:
@@ -15,10 +13,3 @@ def mistake_behind(error: BaseException | None) -> str | None:
         if isinstance(each, OSError) and each.errno in DISK_FULL:
             return "the disk is full: free space, or write elsewhere, and run again"
     return None
-
-
-def chain_of(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, and those that led to it, the latest first."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

@@ -3,7 +3,7 @@
 import itertools
 import re
 
-from lit_pi.command_line.mistakes import chain_of
+from lit_pi.errors import chain_of
 
 
 def of_file(message: str, error: BaseException | None) -> tuple[str, str]:

@@ -1,12 +1,13 @@
 """Which rank reads what, and when: training order, resuming, and shares of an evaluation."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import ConcatDataset, DataLoader, DistributedSampler
 
 MIXTURE = 1000
 """Samples in which the weights of sources are kept, to the nearest sample."""
@@ -59,9 +60,10 @@ class EndlessOrder(DistributedSampler):
 
     def __iter__(self) -> Iterator[int]:
         start = self._consumed() + self.rank
-        return (self._sample(start + step * self.num_replicas) for step in range(len(self)))
+        return (self.sample(start + step * self.num_replicas) for step in range(len(self)))
 
-    def _sample(self, index: int) -> int:
+    def sample(self, index: int) -> int:
+        """The index-th sample of the stream, of all ranks."""
         source, number = self._mixture.draw(index)
         return int(self._offsets[source]) + self._sources[source].sample(number)
 
@@ -146,6 +148,17 @@ class ResumableLoader(DataLoader):
     def __init__(self, *args: Any, progress: "Progress", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.progress = progress
+
+    def documents_of(self, places: Iterable[int]) -> list[str]:
+        """Names of the documents at places of the order, each once."""
+        assert isinstance(self.sampler, EndlessOrder) and isinstance(self.dataset, ConcatDataset)
+        found: dict[str, None] = {}
+        ends = self.dataset.cumulative_sizes
+        for number in map(self.sampler.sample, places):
+            source = bisect_right(ends, number)
+            before = ends[source - 1] if source else 0
+            found |= dict.fromkeys(self.dataset.datasets[source].documents_of(number - before))  # type: ignore[attr-defined]
+        return list(found)
 
     def state_dict(self) -> dict[str, int]:
         """Samples consumed by all ranks since the start of training."""

@@ -114,6 +114,13 @@ class Sequences(Dataset):
             start += n
         return row
 
+    def documents_of(self, index: int) -> list[str]:
+        """Names of the documents that have a piece in a sequence."""
+        numbers = (
+            chosen if self.documents is None else int(self.documents[chosen]) for chosen, *_ in self.pieces[index]
+        )
+        return [self.store.document_id(number) for number in numbers]
+
     def _stream_lengths(self) -> NDArray[np.int64]:
         """Tokens of each document's stream."""
         return self._of_chosen(self.store.lengths) + (self.bos is not None) + (self.eos is not None)

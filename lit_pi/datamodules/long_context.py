@@ -1,6 +1,6 @@
 """The DataModule of any corpus to train on and any evaluations to measure."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from functools import cached_property, partial
 from typing import Any
 
@@ -227,6 +227,25 @@ class LongContextData(LightningDataModule):
             progress=progress,
             **self._reading,
         )
+
+    def consumed(self) -> int:
+        """Training sequences that all ranks together have consumed."""
+        loader = self.trainer.train_dataloader  # type: ignore[union-attr]
+        return loader.progress.consumed() if isinstance(loader, ResumableLoader) else 0
+
+    def documents_of(self, start: int, stop: int, ranks: Container[int] | None = None) -> list[str]:
+        """Names of the documents of training sequences, each once.
+
+        Args:
+            start: how many sequences all ranks had consumed before.
+            stop: how many after.
+            ranks: ranks whose sequences are meant; None for all, which is said too where ranks share a sequence.
+        """
+        assert self.trainer is not None
+        loader, size = self.trainer.train_dataloader, self._ranks.size
+        assert isinstance(loader, ResumableLoader)
+        meant = range(size) if ranks is None or size != self.trainer.world_size else ranks
+        return loader.documents_of(place for place in range(start, stop) if (place - start) % size in meant)
 
     def val_dataloader(self) -> list[DataLoader]:
         """Windows of every evaluation, in the order of their names' first mention; empty when not due."""

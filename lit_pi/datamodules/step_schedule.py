@@ -58,6 +58,19 @@ class StepSchedule:
         self._owed &= not due
         trainer.val_check_batch = 1 if due else NEVER
 
+    @property
+    def begins_amid(self) -> bool:
+        """Whether a run that is continued begins at a step after which one of the evaluations is due."""
+        return self._step > 0 and any(self._step % every == 0 for every in self._every)
+
+
+def validate(trainer: Trainer) -> None:
+    """Validate amid training, as Lightning does after a step."""
+    connector = trainer._logger_connector
+    first, trainer.validating = connector._first_loop_iter, True
+    trainer.fit_loop.epoch_loop.val_loop.run()
+    trainer.training, connector._first_loop_iter = True, first
+
 
 def is_last_step(trainer: Trainer) -> bool:
     """Whether training ends with the step that was just made."""

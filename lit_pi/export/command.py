@@ -18,6 +18,7 @@ from lit_pi.models.equality.checks import check_kind
 from lit_pi.models.fingerprint import rotates_as
 from lit_pi.models.sources.own_tokenizer import FIT
 from lit_pi.positions import FromConfig, PositionStrategy
+from lit_pi.runs import status
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -31,6 +32,7 @@ def export(
     tokenizer: str | None = None,
     dtype: Dtype | None = None,
     max_shard_size: str = "5GB",
+    unfinished: bool = False,
     check: Path | None = None,
 ) -> None:
     """Write a model as a Hugging Face directory, and let stock transformers compute with it before it counts as done.
@@ -51,10 +53,12 @@ def export(
             default.
         dtype: dtype of the exported weights; by default the one they have.
         max_shard_size: largest size of a file of weights, for example `5GB`.
+        unfinished: export a run directory's newest checkpoint though its training has not ended.
         check: a directory that was exported before, to be checked; nothing is written.
 
     Raises:
-        UserError: transformers cannot express the strategy, or computes something else.
+        UserError: the training of the run has not ended, or transformers cannot express the strategy, or computes
+            something else.
     """
     if check is not None:
         if checkpoint is not None or output is not None:
@@ -65,6 +69,12 @@ def export(
         return
     if checkpoint is None or output is None:
         raise UserError("export needs the `checkpoint` and the `output` directory, or the directory to `check`")
+    if said := status.unfinished(Path(checkpoint).expanduser()):
+        if not unfinished:
+            raise UserError(
+                f"{said}: continue it with --ckpt_path auto, or export its newest checkpoint as it is with --unfinished"
+            )
+        print(f"Warning: {said}.")
     origin = Origin(checkpoint)
     verified = write_verified(
         output,

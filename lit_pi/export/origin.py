@@ -9,7 +9,7 @@ from lit_pi.errors import UserError
 from lit_pi.evaluations.records import FILE as RESULTS
 from lit_pi.evaluations.records import load_records
 from lit_pi.models import Pretrained
-from lit_pi.models.sources.checkpoint import is_checkpoint, newest_checkpoint, read_content
+from lit_pi.models.sources.checkpoint import is_checkpoint, is_run, newest_checkpoint, read_content
 from lit_pi.models.sources.own_tokenizer import fit_of
 from lit_pi.models.sources.provenance import KEY
 from lit_pi.positions import PositionStrategy, Rope
@@ -28,7 +28,7 @@ class Origin:
     def __init__(self, path: str) -> None:
         self.path = path
         place = Path(path).expanduser()
-        if (place / "checkpoints").is_dir():
+        if is_run(place):
             place = newest_checkpoint(place)
         self.model = str(place) if place.exists() else path
         content = read_content(place) if is_checkpoint(place) else None

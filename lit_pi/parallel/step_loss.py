@@ -19,7 +19,14 @@ class StepLoss(LightningModule):
     rounds nothing, and gradients are brought from there to the mean once the last of them is there, before anybody sees
     or clips them. A step of one micro-batch is divided at once, but in float64, where LLaMA's norms round to float32
     all the same, and should round alike. Nothing waits for a GPU.
+
+    Attributes:
+        step_loss: the loss of the last step, in nats, on the device.
+        own_loss: this rank's part of it, the sum over its own targets.
     """
+
+    step_loss: Tensor
+    own_loss: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,8 +78,9 @@ class StepLoss(LightningModule):
         targets = targets.clamp(min=1)
         if self._rescales:
             self._rescale(self._divisor / targets)
+        self.step_loss, self.own_loss = nll / targets, self._sums[0]
         if not self.trainer.barebones:
-            self.log("train/loss", nll / targets)
+            self.log("train/loss", self.step_loss)
         self._divisor = None
 
     @torch.no_grad()

@@ -9,6 +9,7 @@ from lit_pi.evaluations.figures import save
 from lit_pi.evaluations.tables import Table
 from lit_pi.files import beside
 from lit_pi.report.runs import by_class, runs_of
+from lit_pi.runs.status import unfinished
 
 MARKDOWN, LATEX = "tables.md", "tables.tex"
 """Every table of a run, in its directory."""
@@ -28,6 +29,9 @@ def report(directories: Sequence[Path], output: Path = Path("runs/report")) -> N
         UserError: a run has no results.
     """
     found = by_class(runs_of(directories))
+    for directory in directories:
+        if said := unfinished(directory):
+            print(f"Warning: {said}.")
     tables = [
         table for owner, records in found.items() for table in (*owner.tables(records), *owner.differences(records))
     ]

@@ -43,22 +43,36 @@ def is_checkpoint(path: Path) -> bool:
     return (path.is_file() and not is_gguf(path)) or is_sharded(path)
 
 
+def is_run(path: Path) -> bool:
+    """Whether a path is the directory of a training run, which may not have saved a checkpoint yet."""
+    return (path / "checkpoints").is_dir() or (path / "fit.yaml").is_file()
+
+
 def checkpoints_of(run: Path) -> list[Path]:
-    """Complete checkpoints of a run directory, oldest first: files, or folders of shards."""
-    found = [path for path in run.glob("checkpoints/*.ckpt") if path.is_file() or is_sharded(path)]
-    return sorted(found, key=lambda path: path.stat().st_mtime_ns)
+    """Complete checkpoints of a run directory, files or folders of shards; those too that Lightning saves by itself."""
+    found = [*run.glob("checkpoints/*.ckpt"), *run.glob("hpc_ckpt_*.ckpt")]
+    return [path for path in found if path.is_file() or is_sharded(path)]
 
 
 def newest_checkpoint(run: Path) -> Path:
-    """The newest complete checkpoint of a run directory.
+    """The complete checkpoint of a run directory that has made the most steps; of several, the one written last.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or one is damaged.
     """
     found = checkpoints_of(run)
     if not found:
-        raise UserError(f"there is no complete checkpoint in {run / 'checkpoints'}: name the run directory of a `fit`")
-    return found[-1]
+        raise UserError(
+            f"there is no complete checkpoint in {run / 'checkpoints'}: name the run directory of a `fit` that has "
+            "saved one"
+        )
+    # Copies have other times than what they are copies of.
+    return max(found, key=lambda path: (_step_of(path) if len(found) > 1 else 0, path.stat().st_mtime_ns))
+
+
+def _step_of(path: Path) -> int:
+    step = read_content(path).get("global_step")
+    return step if isinstance(step, int) else 0
 
 
 def model_record(model: LanguageModel) -> dict[str, Any]:

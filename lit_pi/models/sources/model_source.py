@@ -17,6 +17,7 @@ from lit_pi.hub import hub_offers
 from lit_pi.models.sources.checkpoint import (
     SavedCheckpoint,
     is_checkpoint,
+    is_run,
     newest_checkpoint,
     read_checkpoint,
     training_records,
@@ -31,6 +32,7 @@ from lit_pi.models.sources.provenance import put_in_effect, rope_of
 from lit_pi.models.sources.sizes import LLAMA_SIZES, Size
 from lit_pi.models.training.lora import LoRA
 from lit_pi.positions import Rope
+from lit_pi.runs.status import say_if_unfinished
 
 
 class ModelSource(ABC):
@@ -148,6 +150,7 @@ class Pretrained(ModelSource):
             UserError: nothing is there, it cannot be read, its weights are not those of its config or not finite, or
                 its original context is unknown.
         """
+        say_if_unfinished(Path(self.path).expanduser())
         config, checkpoint = self._read()
         if checkpoint is not None and checkpoint.adapter is not None:
             return self._merged(checkpoint, keep_dtype)
@@ -175,6 +178,7 @@ class Pretrained(ModelSource):
         Raises:
             UserError: as `build` does; but of weights that are not finite, only when a module is filled with them.
         """
+        say_if_unfinished(Path(self.path).expanduser())
         config, checkpoint = self._read()
         if checkpoint is not None and checkpoint.adapter is not None:
             return *self._merged(checkpoint, keep_dtype=False), lambda module: None
@@ -196,7 +200,7 @@ class Pretrained(ModelSource):
 
     def _place(self) -> Path:
         path = Path(self.path).expanduser()
-        return newest_checkpoint(path) if (path / "checkpoints").is_dir() else path
+        return newest_checkpoint(path) if is_run(path) else path
 
     def _read(self) -> tuple[PreTrainedConfig, SavedCheckpoint | None]:
         """The config, and the checkpoint that it is of, if it is of one."""

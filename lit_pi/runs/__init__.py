@@ -1,0 +1,1 @@
+"""A run directory: who owns it, how far its run came and how it ended, and what stops it."""

@@ -1,0 +1,117 @@
+"""How far the run of a directory came, and how it ended: `status.json`, from its start to its end."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
+from lit_pi.errors import UserError, sentence_of
+from lit_pi.files import beside
+from lit_pi.runs.failures import failure_behind
+from lit_pi.runs.owner import is_owned
+from lit_pi.runs.ranks import is_first
+from lit_pi.runs.signals import Stopped
+
+FILE = "status.json"
+
+State = Literal["running", "finished", "interrupted", "failed"]
+
+TRAINING = "fit"
+"""The command whose status stays when another one runs in the same directory."""
+
+
+@contextmanager
+def told(run: Path, command: str) -> Iterator[None]:
+    """Keep `status.json` while a command runs: `running` at first, and in the end what came of it.
+
+    Args:
+        run: the run directory.
+        command: the name of the command.
+    """
+    before = read_status(run)
+    trained = before if before.get("command") == TRAINING else before.get(TRAINING)
+    now = _now()
+    begun = {
+        "command": command, "state": "running", "step": None, "steps": None, "reason": None, "checkpoint": None,
+        "host": socket.gethostname(), "pid": os.getpid(), "started": now, "updated": now,
+    }  # fmt: skip
+    if command == TRAINING:
+        _write(run, begun)
+    else:
+        _write(run, begun | ({} if trained is None else {TRAINING: trained}))
+    try:
+        yield
+    except Stopped as stop:
+        note(run, state="interrupted", reason=stop.name)
+        raise
+    except BaseException as error:
+        note(run, state="failed", reason=failure_behind(error) or sentence_of(error))
+        raise
+    note(run, state="finished")
+
+
+def note(run: Path, **changes: Any) -> None:
+    """Change some fields of the status of the command that runs; other ranks than the first change nothing."""
+    if is_first():
+        _write(run, read_status(run) | changes | {"updated": _now()})
+
+
+def read_status(run: Path) -> dict[str, Any]:
+    """The fields of `status.json`; none where there is no such file.
+
+    Raises:
+        UserError: it is no JSON object.
+    """
+    path = run / FILE
+    try:
+        found = json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is damaged: remove it, and its run is taken for one whose end nobody knows")
+    return found
+
+
+def unfinished(run: Path) -> str | None:
+    """Say that the training of a run directory has not ended well, and how far it came; None where it has.
+
+    Nothing is said of directories without a status.
+    """
+    status = read_status(run)
+    trained = status if status.get("command") == TRAINING else status.get(TRAINING)
+    return None if trained is None or trained.get("state") == "finished" else _ended(run, trained)
+
+
+def say_if_unfinished(run: Path) -> None:
+    """Warn of a run directory whose training has not ended well."""
+    if said := unfinished(run):
+        rank_zero_warn(f"{said}: its newest checkpoint is not the end of its training.")
+
+
+def _ended(run: Path, status: dict[str, Any]) -> str:
+    """How the run of a status ended, or that it still goes on, in words."""
+    step, steps, reason = status.get("step"), status.get("steps"), status.get("reason")
+    place = f" at step {step:,}" + (f" of {steps:,}" if steps else "") if isinstance(step, int) else ""
+    because = f" ({reason})" if reason else ""
+    if status.get("state") == "running":
+        return f"{run} still runs{place}" if is_owned(run) else f"{run} was killed{place.replace('at', 'after', 1)}"
+    if status.get("state") == "interrupted":
+        return f"{run} was stopped{place}{because}"
+    return f"{run} failed{place}{because}"
+
+
+def _write(run: Path, status: dict[str, Any]) -> None:
+    if not is_first():
+        return
+    with beside(run / FILE) as partial:
+        partial.write_text(json.dumps(status, indent=2) + "\n")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
