@@ -11,6 +11,7 @@ from launched import launch, start
 
 from lit_pi.cli import LitPiCLI
 from lit_pi.models import Pretrained
+from lit_pi.runs.status import read_status
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -28,21 +29,34 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, tiny: list[str]) -> 
     return run
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "ctrl-c"])
-def test_a_killed_run_ends_as_if_it_had_not_been(
+STOPPED = {
+    signal.SIGKILL: (-9, "running", None, "step-000020.ckpt"),
+    signal.SIGINT: (130, "interrupted", "Ctrl-C", "step-000031.ckpt"),
+    signal.SIGTERM: (143, "interrupted", "SIGTERM", "step-000031.ckpt"),
+    signal.SIGUSR1: (138, "interrupted", "SIGUSR1", "step-000031.ckpt"),
+}
+"""Exit status, state, reason and newest checkpoint of a run that a signal meets in its 31st step."""
+
+
+@pytest.mark.parametrize("how", STOPPED, ids=[how.name for how in STOPPED])
+def test_a_run_that_a_signal_ends_goes_on_as_if_it_had_not_been(
     how: signal.Signals, tmp_path: Path, tiny: list[str], uninterrupted: Path
 ) -> None:
-    where = f"--trainer.default_root_dir={tmp_path}"
-    assert start(killed, ["fit", *tiny, *STEPS, where], how, folder=tmp_path).ended() != 0
+    code, state, reason, reached = STOPPED[how]
+    again = ["fit", *tiny, *STEPS, f"--trainer.default_root_dir={tmp_path}", "--ckpt_path=auto"]
+    assert start(killed, again, how, folder=tmp_path).ended() == code
     checkpoints = tmp_path / "checkpoints"
-    reached = max(path.name for path in checkpoints.glob("*.ckpt"))
-    assert reached < "step-000060.ckpt"
+    assert [path.name for path in checkpoints.glob("*.ckpt")] == [reached]
+    status = read_status(tmp_path)
+    assert (status["state"], status["reason"], status["steps"]) == (state, reason, 60)
+    assert status["checkpoint"] == str(checkpoints / reached)
 
     with pytest.raises(Exception, match=r"continue it with --ckpt_path auto"):
-        LitPiCLI(["fit", *tiny, *STEPS, where])
-    LitPiCLI(["fit", *tiny, *STEPS, where, "--ckpt_path=last"])
+        LitPiCLI(again[:-1])
+    LitPiCLI(again)
     asked = [yaml.safe_load((tmp_path / name).read_text())["ckpt_path"] for name in ("fit-1.yaml", "fit.yaml")]
     assert asked == [None, str(checkpoints / reached)]
+    assert [read_status(tmp_path)[name] for name in ("state", "step", "steps", "reason")] == ["finished", 60, 60, None]
     expected = weights(uninterrupted)
     for name, tensor in weights(tmp_path).items():
         assert torch.equal(tensor, expected[name]), name

@@ -16,12 +16,12 @@ from lit_pi.module import LitLlama
 STEP = LitLlama.training_step
 
 
-def killed(words: list[str], how: signal.Signals) -> None:
-    """Send this process a signal amid a step beyond the 30th, as soon as there is a checkpoint."""
+def killed(words: list[str], how: signal.Signals, rank: int = 0) -> None:
+    """Send this process, if it is of that rank, a signal amid the 31st step, as soon as there is a checkpoint."""
     (where,) = (word.partition("=")[2] for word in words if word.startswith("--trainer.default_root_dir="))
 
     def step(self: LitLlama, batch: TrainingBatch, batch_idx: int) -> Tensor:
-        if batch_idx == 30:
+        if batch_idx == 30 and self.global_rank == rank:
             while not list(Path(where).glob("checkpoints/*.ckpt")):
                 time.sleep(0.01)
             os.kill(os.getpid(), how)

@@ -69,21 +69,26 @@ def _call(
     function(*arguments)
 
 
-def launch(
-    function: Callable[..., object], *arguments: object, processes: int, folder: Path, timeout: float = 240
-) -> None:
-    """Call it in so many processes that are ranks as torchrun starts them; what they print is shown if one fails."""
+def start_ranks(function: Callable[..., object], *arguments: object, processes: int, folder: Path) -> list[Started]:
+    """Call it in so many processes that are ranks as torchrun starts them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     size = str(processes)
-    ranks = [
+    return [
         start(
             function, *arguments, folder=folder, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=size,
             LOCAL_WORLD_SIZE=size, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), TORCHELASTIC_RUN_ID="tests",
         )
         for rank in range(processes)
     ]  # fmt: skip
+
+
+def launch(
+    function: Callable[..., object], *arguments: object, processes: int, folder: Path, timeout: float = 240
+) -> None:
+    """Call it in processes that are ranks, and wait; what they print is shown if one fails."""
+    ranks = start_ranks(function, *arguments, processes=processes, folder=folder)
     deadline, running = time.monotonic() + timeout, [rank.process for rank in ranks]
     try:
         while running and time.monotonic() < deadline and not any(process.exitcode for process in running):

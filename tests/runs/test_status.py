@@ -1,0 +1,108 @@
+"""`status.json` tells how a run ended, and who reads the run says so."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lit_pi.cli import LitPiCLI
+from lit_pi.errors import UserError
+from lit_pi.export import export
+from lit_pi.models import Pretrained
+from lit_pi.models.sources.checkpoint import newest_checkpoint
+from lit_pi.runs.owner import is_owned, owned
+from lit_pi.runs.signals import Stopped
+from lit_pi.runs.status import note, read_status, say_if_unfinished, told, unfinished
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny: list[str]) -> Path:
+    run = tmp_path_factory.mktemp("finished")
+    steps = ["--trainer.max_steps=4", "--checkpoint.every_n_train_steps=2", "--checkpoint.save_top_k=-1"]
+    LitPiCLI(["fit", *tiny, *steps, "--trainer.limit_val_batches=0", f"--trainer.default_root_dir={run}"])
+    return run
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        (None, None),
+        (Stopped(15), "was stopped at step 150 of 300 (SIGTERM)"),
+        (ValueError("no\nroom"), "failed at step 150 of 300 (ValueError: no room)"),
+        (UserError("no room"), "failed at step 150 of 300 (no room)"),
+    ],
+    ids=["well", "signal", "error", "mistake"],
+)
+def test_how_a_run_ended(end: BaseException | None, said: str | None, tmp_path: Path) -> None:
+    try:
+        with owned(tmp_path), told(tmp_path, "fit"):
+            assert unfinished(tmp_path) == f"{tmp_path} still runs"
+            note(tmp_path, step=150, steps=300)
+            if end is not None:
+                raise end
+    except type(end) as error:
+        assert error is end
+    assert unfinished(tmp_path) == (said and f"{tmp_path} {said}")
+
+
+def test_a_run_that_is_gone_without_a_word_was_killed(tmp_path: Path) -> None:
+    with told(tmp_path, "fit"):
+        note(tmp_path, step=1500)
+        assert unfinished(tmp_path) == f"{tmp_path} was killed after step 1,500"
+
+
+def test_what_runs_after_training_does_not_hide_how_that_ended(tmp_path: Path) -> None:
+    with pytest.raises(Stopped), told(tmp_path, "fit"):
+        raise Stopped(2)
+    for _ in range(2):
+        with told(tmp_path, "test"):
+            pass
+    assert read_status(tmp_path)["state"] == "finished"
+    assert unfinished(tmp_path) == f"{tmp_path} was stopped (Ctrl-C)"
+
+
+def test_one_owner_at_a_time(tmp_path: Path, tiny: list[str]) -> None:
+    with owned(tmp_path), told(tmp_path, "fit"):
+        with pytest.raises(UserError, match=rf"is in use by `fit`, process {os.getpid()} on .*: wait until"):
+            LitPiCLI(["fit", *tiny, f"--trainer.default_root_dir={tmp_path}"])
+        assert is_owned(tmp_path)
+    assert not is_owned(tmp_path)
+
+
+def test_readers_say_that_a_run_is_unfinished(finished: Path, tmp_path: Path, capsys: Any) -> None:
+    assert unfinished(finished) is None
+    say_if_unfinished(finished)
+    note(finished, state="interrupted", reason="SIGTERM", step=3)
+    try:
+        with pytest.warns(
+            UserWarning, match=r"stopped at step 3 of 4 \(SIGTERM\): its newest checkpoint is not the end"
+        ):
+            Pretrained(str(finished)).build()
+        with pytest.raises(UserError, match=r"stopped at step 3 of 4 .*: continue it .* or export .* --unfinished"):
+            export(str(finished), tmp_path / "exported")
+        assert not (tmp_path / "exported").exists()
+        export(str(finished), tmp_path / "exported", unfinished=True)
+        assert "was stopped at step 3 of 4" in capsys.readouterr().out
+    finally:
+        note(finished, state="finished", reason=None, step=4)
+
+
+def test_the_newest_checkpoint_is_the_one_with_the_most_steps(finished: Path) -> None:
+    os.utime(finished / "checkpoints" / "step-000002.ckpt")
+    assert newest_checkpoint(finished).name == "step-000004.ckpt"
+    by_lightning = finished / "hpc_ckpt_1.ckpt"
+    (finished / "checkpoints" / "step-000004.ckpt").rename(by_lightning)
+    try:
+        assert newest_checkpoint(finished) == by_lightning
+    finally:
+        by_lightning.rename(finished / "checkpoints" / "step-000004.ckpt")
+
+
+@pytest.mark.parametrize("text", ["null", "[]", "{", '"fit"'])
+def test_a_damaged_status_is_one_sentence(text: str, tmp_path: Path) -> None:
+    (tmp_path / "status.json").write_text(text)
+    with pytest.raises(UserError, match=r"status.json is damaged: remove it"):
+        unfinished(tmp_path)

@@ -1,0 +1,66 @@
+"""Ranks stop together, and none outlives the others."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from interrupted import killed
+from launched import start_ranks
+
+from lit_pi.cli import LitPiCLI
+from lit_pi.runs.status import read_status
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+STEPS = ["--trainer.max_steps=40", "--checkpoint.every_n_train_steps=20", "--trainer.limit_val_batches=0"]
+TWO = ["--trainer.devices=2", "--trainer.strategy=fsdp2"]
+
+
+def run_of(folder: Path) -> list[str]:
+    return [*STEPS, f"--trainer.default_root_dir={folder}", "--ckpt_path=auto"]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run / "checkpoints" / "step-000040.ckpt", weights_only=True)["state_dict"]
+
+
+def test_a_signal_to_one_rank_stops_all_after_the_same_step(tmp_path: Path, tiny: list[str]) -> None:
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    words = [*tiny, "--trainer.devices=2", "--trainer.strategy=ddp"]
+    ranks = start_ranks(killed, ["fit", *words, *run_of(run)], signal.SIGTERM, 1, processes=2, folder=tmp_path)
+    assert [rank.ended() for rank in ranks] == [143, 143]
+    status = read_status(run)
+    assert (status["state"], status["reason"], status["step"]) == ("interrupted", "SIGTERM", 31)
+    # Another number of ranks goes on with the sequences that were not seen.
+    alone = [word for word in tiny if "batch_size=2" not in word] + ["--data.batch_size=4"]
+    LitPiCLI(["fit", *alone, *run_of(run)])
+    LitPiCLI(["fit", *alone, *run_of(whole)])
+    for name, tensor in weights(run).items():
+        torch.testing.assert_close(tensor, weights(whole)[name], rtol=0, atol=1e-5)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_lost_rank_ends_all_of_them(lost: int, tmp_path: Path, tiny: list[str]) -> None:
+    run = tmp_path / "run"
+    words = ["fit", *tiny, *TWO, *run_of(run), "--trainer.max_steps=100000"]
+    process = subprocess.Popen([sys.executable, "-m", "lit_pi", *words], stderr=subprocess.PIPE, text=True)
+    while not list(run.glob("checkpoints/*.ckpt")):
+        assert process.poll() is None
+        time.sleep(0.2)
+    (other,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(process.pid if lost == 0 else int(other), signal.SIGKILL)
+    said = process.communicate(timeout=60)[1]
+    if lost == 1:
+        assert process.returncode == 1
+        assert read_status(run)["state"] == "failed"
+    assert "continue with the same command and --ckpt_path auto" in said
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{other}/status").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not Path(f"/proc/{other}/status").exists()
