@@ -13,7 +13,7 @@ export HF_HOME ?= $(CURDIR)/.cache/huggingface
 export HF_HUB_OFFLINE ?= 1
 export MPLCONFIGDIR ?= $(CURDIR)/.cache/matplotlib
 
-.PHONY: help demo test test-long lint clean
+.PHONY: help demo test test-long campaign campaign-quick lint clean
 
 help:  ## Say what there is to make.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
@@ -48,6 +48,12 @@ test: $(INSTALLED)  ## Run the tests (under 15 minutes on 2 slow cores).
 
 test-long: $(TRACKERS)  ## Run what `test` leaves out: simulations, sweeps over many models, demos.
 	$(BIN)/pytest --numprocesses logical --dist load -m long
+
+campaign: $(INSTALLED)  ## Kill, starve and damage real runs, and count what came of it (up to 2 hours).
+	$(BIN)/python benchmarks/campaign runs/campaign
+
+campaign-quick: $(INSTALLED)  ## A twentieth of it (some 10 minutes).
+	$(BIN)/python benchmarks/campaign runs/campaign --quick
 
 lint: $(INSTALLED)  ## Check style and types.
 	$(BIN)/ruff check .

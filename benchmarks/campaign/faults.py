@@ -1,0 +1,165 @@
+"""Faults, each made in a folder of its own, and what came of it."""
+
+import os
+import random
+import resource
+import signal
+import stat
+import time
+from pathlib import Path
+
+from commands import COMMANDS, Command, asked, fit, fresh, measure, one_sentence, start
+
+SURVIVED, NOTICED, HARMLESS, SILENT, BROKEN = "survived", "noticed", "harmless", "silent", "broken"
+"""It went on to the same end; it was told in a sentence; nothing came of it; another result without a word; the rest."""
+
+LEFTOVERS = ("*.partial", "*.removed", "*.new", "*.tmp")
+
+KINDS: dict[str, tuple[str, Command]] = {
+    "checkpoint": ("base/run/checkpoints/*.ckpt", measure("base/run", "again")),
+    "checkpoint, resumed": ("base/run/checkpoints/*.ckpt", fit("--trainer.max_steps=70", run="base/run")),
+    "shards": ("base/sharded/checkpoints/*.ckpt/*", measure("base/sharded", "again")),
+    "exported model": ("base/exported/*.[js]*", measure("base/exported", "again")),
+    "token store": ("cache/**/*.*", measure("base/run", "again")),
+    "token store, training": ("cache/**/*.*", fit("--trainer.max_steps=20", run="again")),
+    "results": ("base/tested/results.json", COMMANDS["report"]),
+    "tables": ("base/tested/scores/*.parquet", Command(["report", "base/tested", "base/tested", "--output=report"],
+                                                      COMMANDS["report"].left)),
+}  # fmt: skip
+"""Files, and the command that reads them."""
+
+
+def kill(name: str, base: Path, folder: Path, chance: random.Random, seconds: float, expected: str) -> tuple[str, str]:
+    """Kill a command at any instant, and ask it again."""
+    command = COMMANDS[name]
+    process = start(command.words, fresh(base, folder))
+    time.sleep(instant := chance.uniform(0.3, 1.0) * seconds)
+    process.kill()
+    process.communicate()
+    done = asked(command.words, folder)
+    where = f"{name} after {instant:.1f} of {seconds:.1f} s"
+    if done.returncode and one_sentence(done) and _there(command, folder, expected):
+        return SURVIVED, where  # it had ended already, and does not write over what is there
+    if done.returncode:
+        return (NOTICED if one_sentence(done) else BROKEN), f"{where}: {done.stderr[-300:]}"
+    if command.left(folder) != expected:
+        return SILENT, where
+    left = [path for pattern in LEFTOVERS for path in folder.rglob(pattern)]
+    if left or _orphans(folder):
+        return BROKEN, f"{where}: left {left or 'a process'}"
+    return SURVIVED, where
+
+
+def corrupt(name: str, base: Path, folder: Path, chance: random.Random, expected: str) -> tuple[str, str]:
+    """Damage a file, and ask a command that reads it."""
+    pattern, command = KINDS[name]
+    fresh(base, folder)
+    paths = sorted(path for path in folder.glob(pattern) if path.is_file() and path.stat().st_size)
+    path = chance.choice(paths)
+    how = chance.choice((_flip, _zeros, _truncate))
+    where = (
+        f"{name}: {how.__name__.removeprefix('_')} in {path.name} at {how(path, chance):,} of {path.stat().st_size:,}"
+    )
+    done = asked(command.words, folder)
+    if done.returncode:
+        return (NOTICED if one_sentence(done) else BROKEN), f"{where}: {done.stderr[-300:]}"
+    return (HARMLESS if command.left(folder) == expected else SILENT), where
+
+
+def lose(name: str, base: Path, folder: Path, chance: random.Random, expected: str) -> tuple[str, str]:
+    """Kill a rank or a process that reads data, and go on."""
+    words = {"rank": ["--trainer.devices=2", "--trainer.strategy=ddp"], "reader": ["--data.num_workers=2"]}[name]
+    command = fit(*words, "--trainer.max_steps=400", run="lost")
+    process = start(command.words, fresh(base, folder))
+    while process.poll() is None and not list(folder.glob("lost/checkpoints/*.ckpt")):
+        time.sleep(0.1)
+    time.sleep(chance.uniform(0, 2))
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if process.poll() is not None or not (pids := children.read_text().split()):
+        return BROKEN, f"{name}: ended with status {process.returncode} before it was lost"
+    os.kill(int(chance.choice(pids)), signal.SIGKILL)
+    said = process.communicate(timeout=120)[1]
+    if process.returncode != 1 or "--ckpt_path auto" not in said or _orphans(folder):
+        return BROKEN, f"{name}: status {process.returncode}: {said[-300:]}"
+    done = asked(command.words, folder)
+    same = not done.returncode and command.left(folder) == expected
+    return (SURVIVED if same else BROKEN), f"{name}: status {done.returncode} after it went on {done.stderr[-300:]}"
+
+
+def fill(name: str, base: Path, folder: Path, chance: random.Random, expected: str) -> tuple[str, str]:
+    """Let no file grow beyond a size, as on a full disk, and ask again with room."""
+    command = COMMANDS[name]
+    size = chance.choice((0, 1 << 10, 1 << 14, 1 << 16))
+    fresh(base, folder)
+    done = asked(command.words, folder, preexec_fn=lambda: _limit(size))
+    again = asked(command.words, folder)
+    if done.returncode and not one_sentence(done):
+        return BROKEN, f"{name}, files of {size:,} bytes: {done.stderr[-300:]}"
+    same = _there(command, folder, expected) and (not again.returncode or not done.returncode)
+    return (NOTICED if done.returncode else HARMLESS) if same else BROKEN, f"{name}, files of {size:,} bytes"
+
+
+def forbid(name: str, base: Path, folder: Path, chance: random.Random, expected: str) -> tuple[str, str]:
+    """Ask a command as somebody who may not write there."""
+    command = COMMANDS[name]
+    fresh(base, folder)
+    (folder / "cache").mkdir(exist_ok=True)
+    for path in (folder, folder / "cache"):
+        path.chmod(stat.S_IRUSR | stat.S_IXUSR | stat.S_IROTH | stat.S_IXOTH)
+    nobody = {"user": 65534, "group": 65534} if os.getuid() == 0 else {}
+    done = asked(command.words, folder, **nobody)
+    for path in (folder, folder / "cache"):
+        path.chmod(0o755)
+    return (NOTICED if one_sentence(done) else BROKEN), f"{name}: status {done.returncode}: {done.stderr[-300:]}"
+
+
+def _there(command: Command, folder: Path, expected: str) -> bool:
+    try:
+        return command.left(folder) == expected
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _limit(size: int) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def _flip(path: Path, chance: random.Random) -> int:
+    content = bytearray(path.read_bytes())
+    place = chance.randrange(len(content))
+    content[place] ^= 1 << chance.randrange(8)
+    path.write_bytes(content)
+    return place
+
+
+def _zeros(path: Path, chance: random.Random) -> int:
+    content = bytearray(path.read_bytes())
+    place = chance.randrange(len(content))
+    stop = min(place + 4096, len(content))
+    content[place:stop] = bytes(stop - place)
+    path.write_bytes(content)
+    return place
+
+
+def _truncate(path: Path, chance: random.Random) -> int:
+    place = chance.randrange(path.stat().st_size)
+    os.truncate(path, place)
+    return place
+
+
+def _orphans(folder: Path) -> list[str]:
+    """Processes that work in a folder, a moment after those that were asked have ended."""
+    deadline = time.monotonic() + 20
+    while found := [each.name for each in Path("/proc").iterdir() if each.name.isdigit() and _works_in(each, folder)]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.2)
+    return found
+
+
+def _works_in(process: Path, folder: Path) -> bool:
+    try:
+        return (process / "cwd").readlink() == folder and (process / "stat").read_text().split()[2] != "Z"
+    except OSError:
+        return False
