@@ -16,27 +16,7 @@ import torch
 LIT_PI = Path(sys.executable).with_name("lit-pi")
 """The installed command."""
 
-WORDS = [
-    "the",
-    "position",
-    "of",
-    "a",
-    "token",
-    "turns",
-    "its",
-    "query",
-    "and",
-    "its",
-    "key",
-    "by",
-    "an",
-    "angle",
-    "that",
-    "grows",
-    "with",
-    "the",
-    "distance",
-]
+TEXT = "the position of a token turns its query and its key by an angle that grows with the distance"
 
 MODEL = [
     "--model.llm=FromScratch", "--model.position=Extrapolate", "--model.llm.config={vocab_size: 264, hidden_size: 32, "
@@ -79,7 +59,8 @@ def measure(model: str, run: str) -> Command:
 COMMANDS = {
     "fit": fit(),
     "prepare": Command(
-        ["prepare", "--corpus=TextFiles", "--corpus.train=texts/train", "--corpus.test=texts/test", "--tokenizer=bytes"],
+        ["prepare", "--corpus=TextFiles", "--corpus.train=texts/train", "--corpus.test=texts/test",
+         "--tokenizer=bytes"],
         lambda folder: _stores(folder / "cache"),
     ),
     "test": measure("base/run", "tested"),
@@ -101,7 +82,7 @@ def make_base(folder: Path) -> None:
     for split, count in (("train", 12), ("test", 5)):
         (folder / "texts" / split).mkdir(parents=True)
         for number in range(count):
-            words = chance.choices(WORDS, k=chance.randint(90, 300))
+            words = chance.choices(TEXT.split(), k=chance.randint(90, 300))
             (folder / "texts" / split / f"{number:02d}.txt").write_text(" ".join(words))
     (folder / "prompts.txt").write_text("the position of a token")
     base = folder / "base"

@@ -11,7 +11,7 @@ from pathlib import Path
 from commands import COMMANDS, Command, asked, fit, fresh, measure, one_sentence, start
 
 SURVIVED, NOTICED, HARMLESS, SILENT, BROKEN = "survived", "noticed", "harmless", "silent", "broken"
-"""It went on to the same end; it was told in a sentence; nothing came of it; another result without a word; the rest."""
+"""It went on to the same end; told in a sentence; nothing came of it; another result without a word; the rest."""
 
 LEFTOVERS = ("*.partial", "*.removed", "*.new", "*.tmp")
 
