@@ -13,7 +13,7 @@ export HF_HOME ?= $(CURDIR)/.cache/huggingface
 export HF_HUB_OFFLINE ?= 1
 export MPLCONFIGDIR ?= $(CURDIR)/.cache/matplotlib
 
-.PHONY: help demo test test-long campaign campaign-quick lint clean
+.PHONY: help demo test test-long campaign campaign-quick lock lint clean
 
 help:  ## Say what there is to make.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
@@ -54,6 +54,9 @@ campaign: $(INSTALLED)  ## Kill, starve and damage real runs, and count what cam
 
 campaign-quick: $(INSTALLED)  ## A twentieth of it (some 10 minutes).
 	$(BIN)/python benchmarks/campaign runs/campaign --quick
+
+lock: $(INSTALLED)  ## Write constraints.lock anew: the pins with the hashes of their files.
+	$(BIN)/python .ci/lock.py
 
 lint: $(INSTALLED)  ## Check style and types.
 	$(BIN)/ruff check .
