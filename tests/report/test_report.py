@@ -14,6 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lit_pi.cli import LitPiCLI
 from lit_pi.errors import UserError
+from lit_pi.evaluations.records import SCHEMA_VERSION
+from lit_pi.files import write_sealed
 from lit_pi.report import report
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -232,6 +234,6 @@ def test_runs_of_one_name_stay_apart(runs: list[Path], tmp_path: Path, monkeypat
 
 
 def test_runs_without_results_are_named(tmp_path: Path) -> None:
-    (tmp_path / "results.json").write_text(json.dumps({"schema_version": 3, "records": []}))
+    write_sealed(tmp_path / "results.json", {"schema_version": SCHEMA_VERSION, "records": []})
     with pytest.raises(UserError, match="are empty: test it"):
         report([tmp_path], tmp_path / "report")
