@@ -110,7 +110,7 @@ def test_sealed_json_is_known_again_and_nothing_else_is(tmp_path: Path) -> None:
     assert names(tmp_path) == {"sealed.json"}
     for place, character in enumerate(text):
         path.write_text(text[:place] + ("7" if character != "7" else "8") + text[place + 1 :])
-        with pytest.raises(ValueError, match="it is not|it has no checksum"):
+        with pytest.raises(ValueError, match=r"it is not|it has no checksum"):
             read_sealed(path)
     path.write_text("[" * 100_000)
     with pytest.raises(ValueError, match="it is not valid JSON"):
