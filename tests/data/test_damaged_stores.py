@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numbers_corpus import Numbers
+from torch.utils.data import DataLoader
 
 from lit_pi.data import build as build_module
 from lit_pi.data import store as store_module
@@ -108,6 +109,15 @@ def test_tokens_are_checked_where_they_are_read(
     for extent in (slice(32 * 5, 32 * 5 + 1), slice(32 * 6 - 1, 32 * 6), slice(0, None)):
         with pytest.raises(UserError, match=r"tokens.bin is damaged from byte 320 on"):
             damaged.tokens[extent]
+
+
+def test_damage_that_a_worker_reads_is_one_sentence(intact: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(intact, tmp_path / "copy")
+    flipped(copy / "tokens.bin")
+    store = TokenStore(copy)
+    loader = DataLoader(range(len(store)), batch_size=None, num_workers=1, collate_fn=store.document)
+    with pytest.raises(UserError, match=rf"^{copy}/tokens.bin is damaged from byte .*, and it is built again$"):
+        list(loader)
 
 
 @pytest.mark.parametrize("name", [None, "manifest.json", "tokens.bin", "ids.bin"])
