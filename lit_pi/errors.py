@@ -23,6 +23,10 @@ class UserError(ValueError):
         super().__init__(said)
 
 
+class DamagedError(UserError):
+    """A file of a run that is not what was written, so that nothing can be said of what it was to tell."""
+
+
 class RunError(RuntimeError):
     """A run that cannot go on, through nobody's mistake at the keyboard, told in one sentence.
 

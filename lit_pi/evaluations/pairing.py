@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lit_pi.errors import UserError
+from lit_pi.errors import DamagedError, UserError
 from lit_pi.evaluations.parquet import read_columns
 from lit_pi.evaluations.records import Records, Run
 from lit_pi.evaluations.statistics.document_intervals import Figure, cluster_mean
@@ -22,12 +22,18 @@ SHARES = ("difference (%)", "only there", "only here", "McNemar's p")
 def differences(
     runs: Sequence[Run], compare: Callable[[Path, Path], Sequence[Pair]]
 ) -> tuple[dict[Run, Sequence[Pair]], list[str]]:
-    """Compare each run with the first one; return what differs, and why some cannot be compared."""
+    """Compare each run with the first one; return what differs, and why some cannot be compared.
+
+    Raises:
+        DamagedError: what a run has measured is gone, or not what was written.
+    """
     baseline, *others = runs
     found, refused = {}, []
     for run in others:
         try:
             found[run] = compare(baseline.directory, run.directory)
+        except DamagedError:
+            raise
         except UserError as error:
             refused.append(f"not compared: {error}")
     return found, refused

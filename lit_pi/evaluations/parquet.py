@@ -8,7 +8,7 @@ import pyarrow
 import pyarrow.parquet
 from zlib_ng.zlib_ng import crc32
 
-from lit_pi.errors import UserError
+from lit_pi.errors import DamagedError
 from lit_pi.evaluations.records import TABLE_CHECKSUM
 from lit_pi.files import as_text, beside
 
@@ -31,7 +31,7 @@ def read_columns(run: Path, record: Mapping[str, Any], columns: Sequence[str] | 
         The columns' values, by name.
 
     Raises:
-        UserError: there is no such table, it has no such column, or it is not the one that the results were made of.
+        DamagedError: there is no such table, it has no such column, or it is not the one that the results were made of.
     """
     path = run / record["table"]
     try:
@@ -41,4 +41,4 @@ def read_columns(run: Path, record: Mapping[str, Any], columns: Sequence[str] | 
         table = pyarrow.parquet.read_table(pyarrow.BufferReader(content))
         return {name: table[name].to_pylist() for name in columns or table.column_names}
     except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
-        raise UserError(f"cannot read the table {path} ({error}): test that run again") from error
+        raise DamagedError(f"cannot read the table {path} ({error}): test that run again") from error
