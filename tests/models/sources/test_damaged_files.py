@@ -6,6 +6,7 @@ import pickle
 import random
 import shutil
 import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -278,6 +279,20 @@ def test_no_bit_that_changes_goes_unnoticed(sharded: bool, tmp_path: Path, monke
             noticed += 1
         remove(place)
     assert noticed > 40
+
+
+def test_numbers_in_the_record_of_the_model_are_what_was_written(tmp_path: Path) -> None:
+    """Such as the rotations by which a strategy is recognised."""
+    meta = save_checkpoint(tmp_path / "model.ckpt", sharded=True) / "meta.pt"
+    intact = meta.read_bytes()
+    records = [record for record in zipfile.ZipFile(meta).infolist() if "/data/" in record.filename]
+    assert records
+    for record in records:
+        data, head = bytearray(intact), record.header_offset
+        data[head + 30 + sum(struct.unpack_from("<HH", data, head + 26))] ^= 1
+        meta.write_bytes(data)
+        with pytest.raises(UserError, match=r"a damaged one .a tensor in it is not what was written"):
+            read_content(meta.parent)
 
 
 def test_shards_elsewhere_are_not_read(tmp_path: Path) -> None:
