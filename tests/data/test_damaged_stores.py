@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from lit_pi.data import build as build_module
 from lit_pi.data import store as store_module
 from lit_pi.data.build import open_store
+from lit_pi.data.documents import checked_tokens
 from lit_pi.data.store import StoreWriter, TokenStore
 from lit_pi.data.tokenizer import load_tokenizer
 from lit_pi.errors import UserError
@@ -95,7 +96,8 @@ def test_tokens_are_checked_where_they_are_read(
     intact: Path, tmp_path: Path, store_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = TokenStore(intact).tokens[:]
-    monkeypatch.setattr(store_module, "BLOCK_BYTES", 64)
+    for module in (store_module, checked_tokens):
+        monkeypatch.setattr(module, "BLOCK_BYTES", 64)
     store = stored()
     rng = np.random.default_rng(0)
     for start, length in zip(rng.integers(0, len(whole), 300), rng.integers(0, 200, 300), strict=True):
