@@ -11,7 +11,20 @@ class UserError(ValueError):
     """A mistake of the user, told in one sentence: what is wrong, where (file, key, document), and what to do.
 
     The command line prints it as one line, without a traceback, and exits with status 2.
+
+    Args:
+        message: the sentence.
     """
+
+    def __init__(self, message: object = "") -> None:
+        said = str(message)
+        if said.startswith(f"Caught {type(self).__name__} "):  # torch tells a DataLoader worker's with its traceback
+            said = said.rpartition(f"{type(self).__name__}: ")[2].strip()
+        super().__init__(said)
+
+
+class DamagedError(UserError):
+    """A file of a run that is not what was written, so that nothing can be said of what it was to tell."""
 
 
 class RunError(RuntimeError):

@@ -1,5 +1,7 @@
 """What is written beside its place is whole there, or not there at all."""
 
+import json
+import math
 import signal
 import subprocess
 import sys
@@ -7,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_pi.files import beside, remove
+from lit_pi.files import beside, read_sealed, remove, write_sealed
 
 
 def names(folder: Path) -> set[str]:
@@ -93,3 +95,23 @@ def test_remove_takes_files_folders_and_nothing(tmp_path: Path) -> None:
     for name in ("file", "folder", "nothing"):
         remove(tmp_path / name)
     assert not names(tmp_path)
+
+
+def test_sealed_json_is_known_again_and_nothing_else_is(tmp_path: Path) -> None:
+    path = tmp_path / "sealed.json"
+    said = {"b": [1, 0.1, None, "é\ud800"], "a": {"10": 1e300, "9": -0.0}, "path": tmp_path}
+    write_sealed(path, said, default=str)
+    text = path.read_text()
+    assert read_sealed(path) == said | {"path": str(tmp_path)} and list(read_sealed(path)) == ["b", "a", "path"]
+    path.write_text(json.dumps(json.loads(text)))
+    assert read_sealed(path)  # white space says nothing
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_sealed(tmp_path / "other.json", {"a": math.nan})
+    assert names(tmp_path) == {"sealed.json"}
+    for place, character in enumerate(text):
+        path.write_text(text[:place] + ("7" if character != "7" else "8") + text[place + 1 :])
+        with pytest.raises(ValueError, match=r"it is not|it has no checksum"):
+            read_sealed(path)
+    path.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="it is not valid JSON"):
+        read_sealed(path)

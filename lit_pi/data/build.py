@@ -62,29 +62,44 @@ def open_store(
         with _locked(target):
             if not target.exists():
                 _build(corpus, split, tokenizer, description, target, show_progress)
-    return TokenStore(target)
+    return _opened(target, description)
 
 
-def store_directory(corpus: Corpus, split: Split, tokenizer: PreTrainedTokenizerFast) -> Path:
-    """The folder where the store of a split is, or would be built.
+def built_store(corpus: Corpus, split: Split, tokenizer: PreTrainedTokenizerFast) -> TokenStore:
+    """The tokens of a split that was built before.
 
     Raises:
-        UserError: the corpus has no such split.
+        UserError: the corpus has no such split, it was not built, or the store is damaged.
     """
-    return _place(corpus, split, tokenizer)[0]
+    target, description = _place(corpus, split, tokenizer)
+    if not target.exists():
+        raise UserError(f"there is no store {target} yet: run the same without --verify to build it")
+    return _opened(target, description)
+
+
+def _opened(target: Path, description: dict[str, Any]) -> TokenStore:
+    store = TokenStore(target)
+    if store.manifest["digest"] != description["digest"]:
+        made_of = store.manifest["corpus"]
+        raise UserError(
+            f"{target} is not the store that belongs there, but one of {made_of['name']}, {made_of['split']}, under "
+            "its name: move it back or delete it, and the right one is built"
+        )
+    return store
 
 
 def _place(corpus: Corpus, split: Split, tokenizer: PreTrainedTokenizerFast) -> tuple[Path, dict[str, Any]]:
     """Directory of a store, and the constant part of its manifest."""
     template = tokenizer.chat_template if corpus.chats else None
     fingerprints = [FORMAT, corpus.fingerprint(split), tokenizer_fingerprint(tokenizer), corpus.duplicates, template]
+    digest = hashlib.sha256(json.dumps(fingerprints, sort_keys=True).encode()).hexdigest()[:16]
     description = {
+        "digest": digest,
         "corpus": {"name": corpus.name, "split": split, "fingerprint": fingerprints[1]},
         "tokenizer": {"name": tokenizer.name_or_path, "fingerprint": fingerprints[2]},
         "vocabulary_size": len(tokenizer),
         "dtype": "uint16" if len(tokenizer) <= 2**16 else "uint32",
     }
-    digest = hashlib.sha256(json.dumps(fingerprints, sort_keys=True).encode()).hexdigest()[:16]
     return cache_directory() / "stores" / f"{corpus.name}-{split}-{digest}", description
 
 
@@ -115,9 +130,6 @@ def _build(
     partial = partial_of(target)  # which a later build continues
     description |= {"origin": corpus.origin(split)}
     writer = StoreWriter(partial, description)
-    if writer.manifest["origin"] != description["origin"]:
-        remove(partial)
-        writer = StoreWriter(partial, description)
     title = f"Tokenizing {corpus.name}, {split}"
     encoder = DocumentEncoder(corpus, tokenizer, np.dtype(description["dtype"]), BATCH_CHARACTERS)
     try:

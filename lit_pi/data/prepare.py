@@ -1,7 +1,6 @@
 """Token stores ahead of time: built, shown and checked."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,11 +9,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from lit_pi.data.build import open_store, store_directory
+from lit_pi.data.build import built_store, open_store
 from lit_pi.data.corpora import Corpus, Split
-from lit_pi.data.store import TokenStore, damaged_files
+from lit_pi.data.store import TokenStore
 from lit_pi.data.tokenizer import load_tokenizer
-from lit_pi.errors import UserError
 
 PICTURE = "lengths.png"
 
@@ -38,18 +36,11 @@ def prepare(
     loaded = load_tokenizer(tokenizer)
     for split in splits:
         if verify:
-            _verify(store_directory(corpus, split, loaded))
+            store = built_store(corpus, split, loaded)
+            store.tokens[:]  # what opening does not check
+            print(f"{store.directory} is intact: every file has its checksum")
         else:
             _show(open_store(corpus, split, loaded))
-
-
-def _verify(directory: Path) -> None:
-    if not directory.exists():
-        raise UserError(f"there is no store {directory} yet: run the same without --verify to build it")
-    if damaged := damaged_files(TokenStore(directory)):
-        names = ", ".join(path.name for path in damaged)
-        raise UserError(f"the store {directory} is damaged ({names}): delete it, and it is built again")
-    print(f"{directory} is intact: every file has its checksum")
 
 
 def _show(store: TokenStore) -> None:

@@ -1,7 +1,5 @@
 """Documents as tokens in a directory: read by memory map, written a batch at a time."""
 
-import hashlib
-import json
 import os
 from collections import Counter
 from contextlib import ExitStack
@@ -11,16 +9,21 @@ from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple, Self
 
 import numpy as np
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from numpy.typing import NDArray
+from zlib_ng.zlib_ng import crc32
 
 from lit_pi.data.corpora.corpus import HASH_BYTES
+from lit_pi.data.documents.checked_tokens import BLOCK_BYTES, CheckedTokens, map_file
 from lit_pi.errors import UserError
-from lit_pi.files import beside
+from lit_pi.files import as_text, file_checksum, read_sealed, remove, write_sealed
 
-FORMAT = 4
+FORMAT = 5
 """Version of the files below."""
 
 MANIFEST = "manifest.json"
+CHECKSUMS = "checksums"
+"""In the manifest: the CRC-32 of each file."""
 TOKENS = "tokens.bin"
 """Token ids of all documents, in order."""
 TOKEN_OFFSETS = "token_offsets.bin"
@@ -37,24 +40,30 @@ IDS = "ids.bin"
 """Document ids in UTF-8, one after another."""
 ID_OFFSETS = "id_offsets.bin"
 """int64: where each id starts, in bytes, and the end of the last."""
+BLOCKS = "token_blocks.bin"
+"""uint32: CRC-32 of each block of the tokens."""
 
 INT64 = np.dtype("<i8")
 UINT16 = np.dtype("<u2")
+UINT32 = np.dtype("<u4")
 UINT64 = np.dtype("<u8")
 MAX_SOURCES = 1000
+CHUNK = 1 << 20
+"""Bytes of an unfinished store that are read at once."""
 
 
 class TokenStore:
     """The tokens of a corpus' split, in memory only where they are read.
 
     It holds no special tokens but those of chat templates, no document without tokens, and every token of the others.
+    All else is checked when the store is opened, and tokens when they are read.
 
     Args:
         directory: the folder that `open_store` has built.
 
     Attributes:
-        manifest: format, corpus, tokenizer, vocabulary size, dtype, the counts of documents, tokens and bytes, in all
-            and by source, and each file's checksum.
+        manifest: format, digest of what it was made of, corpus, tokenizer, vocabulary size, dtype, the counts of
+            documents, tokens and bytes, in all and by source, and each file's CRC-32.
         tokens: ids of all documents, one after another.
         offsets: where each document starts in `tokens`, and the end of the last (tokens).
         document_bytes: UTF-8 bytes of each document's prompt and text.
@@ -63,13 +72,15 @@ class TokenStore:
         hashes: hash of each document's content before any limit, uint64 `[documents, 2]`.
 
     Raises:
-        UserError: there is no store, it has another format, or its files do not belong together.
+        UserError: there is no store, it has another format, or a file is not what was written.
     """
+
+    tokens: CheckedTokens | NDArray[np.unsignedinteger]
 
     def __init__(self, directory: Path | str) -> None:
         self.directory = Path(directory)
         try:
-            self.manifest: dict[str, Any] = json.loads((self.directory / MANIFEST).read_text())
+            self.manifest = read_sealed(self.directory / MANIFEST)
         except (OSError, ValueError) as error:
             raise UserError(f"{directory} is no token store ({error}): delete it, and it is built again") from error
         if self.manifest.get("format") != FORMAT:
@@ -77,7 +88,12 @@ class TokenStore:
         for name, size in file_sizes(self.manifest).items():
             if not (file := self.directory / name).is_file() or file.stat().st_size != size:
                 raise UserError(f"{file} is damaged, it should have {size} bytes: delete the store to build it again")
-        self.tokens = self._map(TOKENS, np.dtype(self.manifest["dtype"]))
+            if name != TOKENS and file_checksum(file) != self.manifest[CHECKSUMS].get(name):
+                raise UserError(
+                    f"{file} is damaged, by its checksum: delete the store {directory}, and it is built again"
+                )
+        blocks = self._map(BLOCKS, UINT32)
+        self.tokens = CheckedTokens(self.directory / TOKENS, np.dtype(self.manifest["dtype"]), blocks)
         self.offsets = self._map(TOKEN_OFFSETS, INT64)
         self.document_bytes = self._map(DOCUMENT_BYTES, INT64)
         self.prompt_tokens = self._map(PROMPT_TOKENS, INT64)
@@ -131,8 +147,7 @@ class TokenStore:
         return int(offsets[index]), int(offsets[index + 1])
 
     def _map(self, name: str, dtype: np.dtype) -> NDArray:
-        # A plain view: slices of the memmap class cost three times as much.
-        return np.memmap(self.directory / name, dtype, mode="r").view(np.ndarray)
+        return map_file(self.directory / name, dtype)
 
 
 class Batch(NamedTuple):
@@ -165,14 +180,15 @@ class StoreWriter:
     """Appends batches to the files of a store so that a writer killed at any instant can be followed by another.
 
     The manifest is the journal: it is replaced after each batch, once the batch is on the disk, and what the files
-    hold beyond it is cut off when the next writer starts. A context manager.
+    hold beyond it is cut off when the next writer starts. What a writer finds is checked before it goes on, and
+    thrown away where it is damaged or is made of something else. A context manager.
 
     Args:
         directory: the folder where the files are, or will be.
         description: the manifest's constant part; `dtype` is that of the tokens.
 
     Attributes:
-        manifest: `description` and the counts up to the last complete batch.
+        manifest: `description`, and the counts and checksums up to the last complete batch.
 
     Raises:
         OSError: the files cannot be written.
@@ -183,20 +199,39 @@ class StoreWriter:
         counts = {"read": 0, "kept": 0, "dropped": {}, "cut": {}, "duplicates": 0}
         nothing = {"documents": counts, "tokens": 0, "bytes": 0, "id_bytes": 0, "sources": {}}
         self.manifest = {"format": FORMAT, **description, **nothing}
-        if (journal := directory / MANIFEST).exists():
-            self.manifest = json.loads(journal.read_text())
+        # A file of offsets begins with a zero.
+        self._checksums = {name: _Checksum(bytes(size)) for name, size in _written(self.manifest).items()}
         self._files: dict[str, BinaryIO] = {}
-        self._checksums: dict[str, Any] = {}
         self._stack = ExitStack()
+        if (directory / MANIFEST).exists():
+            try:
+                self._go_on()
+            except (OSError, ValueError) as error:
+                rank_zero_info("%s was left unfinished, and is built anew: %s", directory, error)
+                remove(directory)
+
+    def _go_on(self) -> None:
+        """Take over what an earlier writer has left, if it is what was written."""
+        found = read_sealed(self.directory / MANIFEST)
+        if any(found.get(key) != self.manifest.get(key) for key in ("format", "digest", "origin", "dtype")):
+            raise ValueError("it was made of something else")
+        checksums = {}
+        for name, size in _written(found).items():
+            checksums[name] = _Checksum()
+            with (self.directory / name).open("rb") as file:
+                while part := file.read(min(size, CHUNK)):
+                    checksums[name].update(memoryview(part))
+                    size -= len(part)
+            if as_text(checksums[name].whole) != found[CHECKSUMS][name]:
+                raise ValueError(f"{name} is not what was written, by its checksum")
+        self.manifest, self._checksums = found, checksums
 
     def __enter__(self) -> Self:
         self.directory.mkdir(parents=True, exist_ok=True)
-        for name, size in file_sizes(self.manifest).items():
+        for name, size in _written(self.manifest).items():
             file = self._stack.enter_context((self.directory / name).open("ab"))
-            file.truncate(size)  # of a new file of offsets, this writes the first: zero
+            file.truncate(size)
             self._files[name] = file
-            with (self.directory / name).open("rb") as written:
-                self._checksums[name] = hashlib.file_digest(written, "sha256")
         return self
 
     def __exit__(
@@ -235,13 +270,15 @@ class StoreWriter:
             "tokens": self.manifest["tokens"] + len(batch.tokens),
             "bytes": self.manifest["bytes"] + int(batch.document_bytes.sum()),
             "id_bytes": self.manifest["id_bytes"] + int(id_lengths.sum()),
+            CHECKSUMS: {name: as_text(checksum.whole) for name, checksum in self._checksums.items()},
         }
-        self._replace_manifest()
+        write_sealed(self.directory / MANIFEST, self.manifest)
 
     def finish(self) -> None:
-        """Put the files' checksums into the manifest, after the last batch."""
-        self.manifest["sha256"] = {name: checksum.hexdigest() for name, checksum in self._checksums.items()}
-        self._replace_manifest()
+        """Write the checksums of the tokens' blocks, after the last batch."""
+        (self.directory / BLOCKS).write_bytes(np.array(self._checksums[TOKENS].blocks, UINT32).tobytes())
+        self.manifest[CHECKSUMS][BLOCKS] = file_checksum(self.directory / BLOCKS)
+        write_sealed(self.directory / MANIFEST, self.manifest)
 
     def _count_sources(self, batch: Batch) -> NDArray[np.uint16]:
         """Add the batch to the counts by source, and give each document its source's place there."""
@@ -263,16 +300,38 @@ class StoreWriter:
         self._files[name].flush()
         self._checksums[name].update(array.data)
 
-    def _replace_manifest(self) -> None:
-        with beside(self.directory / MANIFEST) as partial:
-            partial.write_text(json.dumps(self.manifest, indent=2))
+
+class _Checksum:
+    """The CRC-32 of what was written to a file, and of each block of it.
+
+    Args:
+        content: what was written so far.
+    """
+
+    def __init__(self, content: bytes = b"") -> None:
+        self.whole = 0
+        self.blocks: list[int] = []
+        self._free = 0
+        self.update(memoryview(content))
+
+    def update(self, content: memoryview) -> None:
+        self.whole = crc32(content, self.whole)
+        rest = content.cast("B")
+        while rest:
+            if not self._free:
+                self.blocks.append(0)
+                self._free = BLOCK_BYTES
+            part, rest = rest[: self._free], rest[self._free :]
+            self.blocks[-1] = crc32(part, self.blocks[-1])
+            self._free -= len(part)
 
 
 def file_sizes(manifest: dict[str, Any]) -> dict[str, int]:
     """Bytes that each file of a store has, by the counts of its manifest."""
     documents = manifest["documents"]["kept"]
+    tokens = manifest["tokens"] * np.dtype(manifest["dtype"]).itemsize
     return {
-        TOKENS: manifest["tokens"] * np.dtype(manifest["dtype"]).itemsize,
+        TOKENS: tokens,
         TOKEN_OFFSETS: (documents + 1) * INT64.itemsize,
         DOCUMENT_BYTES: documents * INT64.itemsize,
         PROMPT_TOKENS: documents * INT64.itemsize,
@@ -280,14 +339,10 @@ def file_sizes(manifest: dict[str, Any]) -> dict[str, int]:
         HASHES: documents * HASH_BYTES,
         IDS: manifest["id_bytes"],
         ID_OFFSETS: (documents + 1) * INT64.itemsize,
+        BLOCKS: -(-tokens // BLOCK_BYTES) * UINT32.itemsize,
     }
 
 
-def damaged_files(store: TokenStore) -> list[Path]:
-    """The files of a store whose content is not what was written, by their checksums."""
-    damaged = []
-    for name, expected in store.manifest["sha256"].items():
-        with (store.directory / name).open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != expected:
-                damaged.append(store.directory / name)
-    return damaged
+def _written(manifest: dict[str, Any]) -> dict[str, int]:
+    """Bytes of the files that grow with every batch."""
+    return {name: size for name, size in file_sizes(manifest).items() if name != BLOCKS}

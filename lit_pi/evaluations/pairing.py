@@ -5,10 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pyarrow
-import pyarrow.parquet
-
-from lit_pi.errors import UserError
+from lit_pi.errors import DamagedError, UserError
+from lit_pi.evaluations.parquet import read_columns
 from lit_pi.evaluations.records import Records, Run
 from lit_pi.evaluations.statistics.document_intervals import Figure, cluster_mean
 from lit_pi.evaluations.statistics.paired_shares import PairedShares, paired_shares
@@ -24,12 +22,18 @@ SHARES = ("difference (%)", "only there", "only here", "McNemar's p")
 def differences(
     runs: Sequence[Run], compare: Callable[[Path, Path], Sequence[Pair]]
 ) -> tuple[dict[Run, Sequence[Pair]], list[str]]:
-    """Compare each run with the first one; return what differs, and why some cannot be compared."""
+    """Compare each run with the first one; return what differs, and why some cannot be compared.
+
+    Raises:
+        DamagedError: what a run has measured is gone, or not what was written.
+    """
     baseline, *others = runs
     found, refused = {}, []
     for run in others:
         try:
             found[run] = compare(baseline.directory, run.directory)
+        except DamagedError:
+            raise
         except UserError as error:
             refused.append(f"not compared: {error}")
     return found, refused
@@ -97,7 +101,7 @@ def paired_items(name: str, records: Records, columns: Mapping[str, str]) -> lis
         first, second = by_directory[baseline], by_directory[other]
         if first["asked"] != second["asked"]:
             raise UserError(f"{baseline} and {other} measured {name} differently: test both with the same options")
-        one, two = (_items(run / record["table"], columns) for run, record in ((baseline, first), (other, second)))
+        one, two = (_items(run, record, columns) for run, record in ((baseline, first), (other, second)))
         return [(title, *_paired(one[column], two[column])) for column, title in columns.items()]
 
     runs = list(records)
@@ -116,13 +120,10 @@ def _cell(difference: Figure | PairedShares | None) -> str:
     return "" if difference is None else difference_cell(difference, ".4g")
 
 
-def _items(path: Path, columns: Mapping[str, str]) -> dict[str, dict[tuple[Any, int], Any]]:
+def _items(run: Path, record: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, dict[tuple[Any, int], Any]]:
     """Read values by column, and by `id` and the place among the items of that `id`."""
-    try:
-        table = pyarrow.parquet.read_table(path)
-        ids, values = table["id"].to_pylist(), {column: table[column].to_pylist() for column in columns}
-    except (OSError, KeyError, pyarrow.ArrowException) as error:
-        raise UserError(f"cannot read the items in {path} ({error}): test that run again") from error
+    table = read_columns(run, record, ["id", *columns])
+    ids, values = table["id"], {column: table[column] for column in columns}
     seen: dict[Any, int] = defaultdict(int)
     keys = []
     for item in ids:

@@ -9,14 +9,17 @@ from platform import python_version
 from typing import Any, NamedTuple
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from lit_pi import __version__
 from lit_pi.data.documents.overlap import in_words
 from lit_pi.errors import UserError
-from lit_pi.files import beside
+from lit_pi.files import file_checksum, read_sealed, write_sealed
 
 FILE = "results.json"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
+TABLE_CHECKSUM = "table_crc32"
+"""In a record: the CRC-32 of the file that its `table` names."""
 PACKAGES = ("transformers", "lightning", "tokenizers", "numpy")
 """Whose versions a record holds, beside those of lit_pi, Python and torch, which says its CUDA's too."""
 
@@ -40,7 +43,7 @@ Records = dict[Run, dict[str, Any]]
 def add_record(run: Path, record: dict[str, Any]) -> Path:
     """Add a record to a run directory's results; it replaces an earlier one of the same stage, step and evaluation.
 
-    The versions that gave it are added.
+    The versions that gave it are added, and the checksum of its table, the file in the run directory that it names.
 
     Args:
         run: the run directory.
@@ -50,13 +53,27 @@ def add_record(run: Path, record: dict[str, Any]) -> Path:
         The results file, which is whole at any instant.
     """
     path = run / FILE
-    kept = [other for other in (load_records(run) if path.exists() else []) if _key(other) != _key(record)]
+    kept = [other for other in _found(path) if _key(other) != _key(record)]
     versions = {"lit_pi": __version__, "python": python_version(), "torch": torch.__version__}
     versions |= {name: version(name) for name in PACKAGES}
-    content = {"schema_version": SCHEMA_VERSION, "records": [*kept, record | {"versions": versions}]}
-    with beside(path) as partial:
-        partial.write_text(json.dumps(_encoded(content), indent=2, default=str, allow_nan=False))
+    table = record.get("table")
+    added = {TABLE_CHECKSUM: table and file_checksum(run / table), "versions": versions}
+    content = {"schema_version": SCHEMA_VERSION, "records": [*kept, record | added]}
+    write_sealed(path, _encoded(content), default=str)
     return path
+
+
+def _found(path: Path) -> list[dict[str, Any]]:
+    """Records that new ones join. What was measured is not lost to an old file that is damaged, nor is that file."""
+    if not path.exists():
+        return []
+    try:
+        return load_records(path.parent)
+    except UserError as error:
+        aside = path.with_name(f"{FILE}.damaged")
+        path.replace(aside)
+        rank_zero_warn(f"{error}. It is now {aside}, and new results begin.")
+        return []
 
 
 def marked(record: dict[str, Any]) -> dict[str, Any]:
@@ -98,19 +115,20 @@ def load_records(run: Path) -> list[dict[str, Any]]:
     """The records of a run directory.
 
     Raises:
-        UserError: it has none, or they are of another version or damaged.
+        UserError: it has none, or they are of another version or not what was written.
     """
     path = run / FILE
     if not path.is_file():
         raise UserError(f"there is no {FILE} in {run}: name the directory of a run that `lit-pi test` has finished")
     try:
-        content = json.loads(path.read_text())
-        schema, records = content["schema_version"], _decoded(content["records"])
-    except (json.JSONDecodeError, TypeError, KeyError) as error:
-        raise UserError(f"{path} is not a results file of lit_pi ({error!r}): remove it and test again") from error
-    if schema != SCHEMA_VERSION:
+        content = read_sealed(path)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} is not a results file of this lit_pi, or a damaged one ({error}): remove it and test again"
+        ) from error
+    if (schema := content.get("schema_version")) != SCHEMA_VERSION:
         raise UserError(f"{path} has schema version {schema}, this lit_pi reads {SCHEMA_VERSION}: test again")
-    return records
+    return _decoded(content["records"])
 
 
 def latest(run: Path, kind: str | None = None) -> dict[str, dict[str, Any]]:

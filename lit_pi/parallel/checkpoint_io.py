@@ -13,8 +13,8 @@ from torch.distributed import ProcessGroup, get_rank, new_group
 from torch.distributed.checkpoint import async_save, save
 
 from lit_pi.files import beside, partial_of, put, remove
-from lit_pi.models.sources.checkpoint import read_content
-from lit_pi.models.sources.stored import META, Shards, is_sharded
+from lit_pi.models.sources.checkpoint import read_content, read_whole, shards_of
+from lit_pi.models.sources.stored import META, SEALS, is_sharded, seals_of
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -60,11 +60,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             self._do(_complete, [*self._pending], self._kept(rest), partial, path)
 
     def load_checkpoint(self, path: str | Path, *arguments: Any, **options: Any) -> dict[str, Any]:
-        """A checkpoint as one process saves it, put together if it is in shards."""
+        """A checkpoint as one process saves it, put together if it is in shards; nothing of it is unpickled unseen.
+
+        Raises:
+            UserError: it is no checkpoint of lit_pi, or not what was written.
+        """
         if not is_sharded(Path(path)):
-            return super().load_checkpoint(path, *arguments, **options)
-        shards = Shards(Path(path))
-        return read_content(Path(path)) | {
+            content = read_whole(Path(path), optimizers=1)
+            weights = content.pop("state_dict")  # which are copied into the model; others stay, apart from the file
+            return apply_to_collection(content, Tensor, torch.clone) | {"state_dict": weights}
+        content = read_content(Path(path))
+        shards = shards_of(Path(path), content)
+        return content | {
             "state_dict": shards.everything("state_dict."),
             "optimizer_states": [_by_number(shards.everything("optimizer_0."))],
         }
@@ -104,7 +111,7 @@ def _complete(written: list[Future[Any]], rest: dict[str, Any], partial: Path, p
     """Give a folder of shards its place. Rank 0's are only done when those of all ranks are."""
     for shards in written:
         shards.result()
-    _save(rest, partial / META)
+    _save(rest | {SEALS: seals_of(partial)}, partial / META)
     remove(path)
     put(partial, path)
 

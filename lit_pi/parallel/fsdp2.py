@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
+from torch.distributed import all_gather_object
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
@@ -17,6 +18,7 @@ from torch.distributed.fsdp import (
 
 from lit_pi.errors import UserError
 from lit_pi.models import LanguageModel
+from lit_pi.models.sources.checkpoint import read_whole
 from lit_pi.models.sources.filling import Fill
 from lit_pi.parallel.checkpoint_io import AtomicCheckpointIO
 
@@ -149,6 +151,23 @@ class FSDP2(ModelParallelStrategy):
         shards = {"state_dict": checkpoint.pop("state_dict")}
         shards |= {f"optimizer_{number}": state for number, state in enumerate(optimizers)}
         self.checkpoint_io.save_shards(shards, checkpoint, Path(self.broadcast(filepath)))
+
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        """Load a checkpoint, once each rank has seen that its part is what was written.
+
+        Raises:
+            UserError: it is not, on any rank.
+        """
+        path, found = Path(self.broadcast(checkpoint_path)), [""] * self.world_size
+        try:
+            read_whole(path, len(self.optimizers), self.global_rank, self.world_size)
+            said = ""
+        except UserError as error:
+            said = str(error)
+        all_gather_object(found, said)
+        if any(found):  # on all ranks alike: none waits for another
+            raise UserError(next(filter(None, found)))
+        return super().load_checkpoint(path, weights_only)
 
     def teardown(self) -> None:
         """Wait for checkpoints that are still to be written, which Lightning's own teardown leaves out."""

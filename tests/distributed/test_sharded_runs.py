@@ -1,6 +1,7 @@
 """Two sharded processes learn and score what one does, whatever the strategy, and their checkpoints serve anybody."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -141,3 +142,17 @@ def test_a_killed_save_is_no_checkpoint(sharded: Path, tmp_path: Path) -> None:
         with pytest.raises(KilledError):
             checkpoint_io.AtomicCheckpointIO().remove_checkpoint(folder / "step-000002.ckpt")
     assert checkpoints_of(tmp_path) == []
+
+
+def test_every_rank_refuses_a_checkpoint_that_one_finds_damaged(
+    sharded: Path, texts: Path, base: Path, tmp_path: Path
+) -> None:
+    damaged = shutil.copytree(sharded / "extrapolate" / f"step={CUT}.ckpt", tmp_path / "damaged.ckpt")
+    (shard, _) = sorted(damaged.glob("*.distcp"))
+    content = bytearray(shard.read_bytes())
+    content[9000] ^= 1  # amid a tensor
+    shard.write_bytes(content)
+    launch(sharded_runs.refused, tmp_path, texts, base, "extrapolate", processes=2, folder=tmp_path)
+    said = [(tmp_path / f"refused-{rank}").read_text() for rank in range(2)]
+    assert said[0] == said[1]
+    assert re.match(rf"a shard of {damaged} is missing or damaged .\S+ in __\d_0.distcp: .*: copy it again", said[0])

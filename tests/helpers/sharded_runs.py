@@ -14,6 +14,7 @@ from lit_pi.batches import ScoringBatch
 from lit_pi.callbacks import Checkpoint
 from lit_pi.data.corpora import TextFiles
 from lit_pi.datamodules import LongContextData
+from lit_pi.errors import UserError
 from lit_pi.evaluations import Perplexity
 from lit_pi.models import FromScratch, LoRA, Pretrained
 from lit_pi.module import LitLlama
@@ -115,4 +116,14 @@ def main(folder: Path, corpus: Path, base: Path, names: list[str], ranks: int = 
         test.test(module(name, base), data(corpus, ranks), ckpt_path=place / f"step={END}.ckpt", verbose=False)
         found = {"losses": seen.losses + seen_later.losses, "sums": scored.sums.tolist()}
         (folder / f"{name}-{test.global_rank}.json").write_text(json.dumps(found))
+    distributed.destroy_process_group()
+
+
+def refused(folder: Path, corpus: Path, base: Path, name: str) -> None:
+    """Go on from a checkpoint that is damaged, and write down what each rank is told."""
+    going_on, _ = trainer(folder, END, ranks=2)
+    try:
+        going_on.fit(module(name, base), data(corpus, ranks=2), ckpt_path=folder / "damaged.ckpt")
+    except UserError as error:
+        (folder / f"refused-{going_on.global_rank}").write_text(str(error))
     distributed.destroy_process_group()

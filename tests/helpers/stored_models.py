@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig, PreTr
 from lit_pi.models import FromScratch, LanguageModel, Pretrained
 from lit_pi.models.sources.checkpoint import model_record
 from lit_pi.models.sources.provenance import KEY
-from lit_pi.models.sources.stored import META
+from lit_pi.models.sources.stored import META, SEALS, seals_of
 from lit_pi.positions import Interpolate
 
 FIELDS = {
@@ -73,7 +73,7 @@ def save_checkpoint(to: Path, change: Callable[[Weights], Weights] = dict, shard
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
             save({"state_dict": weights}, checkpoint_id=to, no_dist=True)
-        torch.save(content, to / META)
+        torch.save(content | {SEALS: seals_of(to)}, to / META)
     else:
         torch.save(content | {"state_dict": weights}, to)
     return to

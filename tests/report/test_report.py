@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lit_pi.cli import LitPiCLI
 from lit_pi.errors import UserError
+from lit_pi.evaluations.records import SCHEMA_VERSION, load_records
+from lit_pi.files import write_sealed
 from lit_pi.report import report
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -231,7 +234,19 @@ def test_runs_of_one_name_stay_apart(runs: list[Path], tmp_path: Path, monkeypat
     assert [row[0].split(": PRoPE")[0] for row in rows] == [str(runs[2]), str(copy)]
 
 
+@pytest.mark.parametrize("kind", ["scores", "passkeys", "questions"])
+def test_a_table_that_is_damaged_is_never_part_of_a_comparison(kind: str, runs: list[Path], tmp_path: Path) -> None:
+    copy = shutil.copytree(runs[1], tmp_path / "copy")
+    tables = {record["table"] for record in load_records(copy) if str(record["table"]).startswith(kind)}
+    for table in tables:
+        content = bytearray((copy / table).read_bytes())
+        content[len(content) // 3] ^= 1
+        (copy / table).write_bytes(content)
+    with pytest.raises(UserError, match=rf"cannot read the table {copy}/{kind}.*not the one .*: test that run again"):
+        report([runs[0], copy], tmp_path / "report")
+
+
 def test_runs_without_results_are_named(tmp_path: Path) -> None:
-    (tmp_path / "results.json").write_text(json.dumps({"schema_version": 3, "records": []}))
+    write_sealed(tmp_path / "results.json", {"schema_version": SCHEMA_VERSION, "records": []})
     with pytest.raises(UserError, match="are empty: test it"):
         report([tmp_path], tmp_path / "report")

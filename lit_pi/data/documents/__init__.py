@@ -1,1 +1,1 @@
-"""Documents on their way into a token store: hashed, cut and encoded; and whether two stores share some."""
+"""Documents on their way into a token store and out of it: hashed, cut, encoded and checked; and which two share."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lit_pi.data.store import HASHES, UINT64, TokenStore
+from lit_pi.data.store import CHECKSUMS, HASHES, UINT64, TokenStore
 from lit_pi.errors import UserError
 
 Hashes = NDArray[np.uint64]
@@ -27,7 +27,7 @@ def training_record(store: TokenStore) -> dict[str, Any]:
         "split": corpus["split"],
         "documents": len(store),
         "store": str(store.directory.resolve()),
-        "hashes": store.manifest["sha256"][HASHES],
+        "hashes": store.manifest[CHECKSUMS][HASHES],
     }
 
 
@@ -71,4 +71,4 @@ def _hashes(record: Mapping[str, Any]) -> Hashes | None:
         store = TokenStore(Path(record["store"]))
     except UserError:
         return None
-    return store.hashes if store.manifest["sha256"][HASHES] == record["hashes"] else None
+    return store.hashes if store.manifest[CHECKSUMS][HASHES] == record["hashes"] else None

@@ -43,7 +43,7 @@ def paired_differences(baseline: Path, other: Path) -> list[PairedDifference]:
                 f"{baseline} and {other} asked different questions as {name}: test both with the same files, "
                 "max_questions and seed"
             )
-        first, second = read_correct(baseline / records[name]["table"]), read_correct(other / others[name]["table"])
+        first, second = read_correct(baseline, records[name]), read_correct(other, others[name])
         for way in [way for way in first if way in second]:
             if pairs := [(right, second[way][key]) for key, right in first[way].items() if key in second[way]]:
                 found.append(PairedDifference(name, way, paired_shares(pairs)))

@@ -1,13 +1,11 @@
 """A table of questions in Parquet: what a model scored for each option, and what it chose."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import pyarrow
-import pyarrow.parquet
-
-from lit_pi.errors import UserError
 from lit_pi.evaluations.choices.scores import Normalisation, ScoredQuestion
+from lit_pi.evaluations.parquet import read_columns
 
 CHOSEN, CORRECT = "chosen_", "correct_"
 """Before a normalisation's name: the columns of its choices, and of whether they are right."""
@@ -37,16 +35,12 @@ def question_columns(
     return columns
 
 
-def read_correct(path: Path) -> dict[str, dict[str, bool]]:
-    """For each normalisation, whether each question's choice is right, by the question's id.
+def read_correct(run: Path, record: Mapping[str, Any]) -> dict[str, dict[str, bool]]:
+    """For each normalisation, whether each question's choice in a run's record is right, by the question's id.
 
     Raises:
         UserError: there is no such table, or it is damaged.
     """
-    try:
-        table = pyarrow.parquet.read_table(path)
-        ids = table["id"].to_pylist()
-    except (OSError, KeyError, pyarrow.ArrowException) as error:
-        raise UserError(f"cannot read the questions in {path} ({error}): test that run again") from error
-    names = [name for name in table.column_names if name.startswith(CORRECT)]
-    return {name.removeprefix(CORRECT): dict(zip(ids, table[name].to_pylist(), strict=True)) for name in names}
+    columns = read_columns(run, record)
+    ids, names = columns["id"], [name for name in columns if name.startswith(CORRECT)]
+    return {name.removeprefix(CORRECT): dict(zip(ids, columns[name], strict=True)) for name in names}

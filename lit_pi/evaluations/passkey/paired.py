@@ -46,7 +46,7 @@ def paired_passkeys(baseline: Path, other: Path) -> list[PairedPasskeys]:
                 f"{baseline} and {other} hid different keys as {name}: test both with the same mode, trials, seed, "
                 "filler and tokenizer"
             )
-        one, two = (read_answered(run / record["table"]) for run, record in ((baseline, first), (other, second)))
+        one, two = (read_answered(run, record) for run, record in ((baseline, first), (other, second)))
         for length in sorted(one.keys() & two.keys()):
             if pairs := [(right, two[length][key]) for key, right in one[length].items() if key in two[length]]:
                 found.append(PairedPasskeys(name, length, paired_shares(pairs)))

@@ -54,9 +54,7 @@ def paired_perplexities(baseline: Path, other: Path) -> list[PairedPerplexity]:
     found = []
     for name in [name for name in records if name in others]:
         _check(name, (baseline, records[name]), (other, others[name]))
-        first, second = (
-            read_documents(run / record[name]["table"]) for run, record in ((baseline, records), (other, others))
-        )
+        first, second = (read_documents(run, record[name]) for run, record in ((baseline, records), (other, others)))
         for key, sums in first.items():
             if key in second and sums.x.any():
                 found.append(_compare(name, key[0], key[1].context_length, sums, second[key]))

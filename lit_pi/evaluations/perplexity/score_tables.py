@@ -1,8 +1,8 @@
 """Losses in Parquet: sums of documents, out of which every figure follows, and the losses of tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow
@@ -10,7 +10,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from lit_pi.batches import Scheme
-from lit_pi.errors import UserError
+from lit_pi.evaluations.parquet import read_columns
 from lit_pi.evaluations.perplexity.measures import SeriesTotals
 from lit_pi.evaluations.perplexity.token_scores import Series, TokenLosses
 from lit_pi.files import beside
@@ -79,20 +79,17 @@ def write_tokens(path: Path, losses: TokenLosses) -> None:
             writer.write_table(pyarrow.table(arrays, schema=schema), row_group_size=ROW_GROUP)
 
 
-def read_documents(path: Path) -> dict[tuple[str, Series], DocumentSums]:
-    """Numerators and denominators by definition and series.
+def read_documents(run: Path, record: Mapping[str, Any]) -> dict[tuple[str, Series], DocumentSums]:
+    """Numerators and denominators of a run's record, by definition and series.
 
     Raises:
         UserError: there is no such table, or it is damaged.
     """
-    try:
-        table = pyarrow.parquet.read_table(path)
-        documents = np.array(table["document"].to_pylist(), object)
-        scheme, length = np.array(table["scheme"].to_pylist(), object), table["context_length"].to_numpy()
-        names = [name.removesuffix(NUMERATOR) for name in table.column_names if name.endswith(NUMERATOR)]
-        columns = {name: [table[name + end].to_numpy() for end in (NUMERATOR, DENOMINATOR)] for name in names}
-    except (OSError, KeyError, pyarrow.ArrowException) as error:
-        raise UserError(f"cannot read the scores in {path} ({error}): test that run again") from error
+    table = read_columns(run, record)
+    documents, scheme = (np.array(table[name], object) for name in ("document", "scheme"))
+    length = np.array(table["context_length"])
+    names = [name.removesuffix(NUMERATOR) for name in table if name.endswith(NUMERATOR)]
+    columns = {name: [np.array(table[name + end], np.float64) for end in (NUMERATOR, DENOMINATOR)] for name in names}
     schemes: dict[str, Scheme] = {"sliding": "sliding", "disjoint": "disjoint"}
     found = {}
     for kind, size in dict.fromkeys(zip(scheme.tolist(), length.tolist(), strict=True)):

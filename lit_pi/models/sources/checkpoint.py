@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig
 
 from lit_pi.errors import UserError
 from lit_pi.gguf_file import is_gguf
+from lit_pi.models.archive import Archive, content_of
 from lit_pi.models.fingerprint import fingerprint
 from lit_pi.models.language_model import LanguageModel
 from lit_pi.models.sources.fitted import Misfits
 from lit_pi.models.sources.provenance import KEY, config_in_effect
-from lit_pi.models.sources.stored import META, Shards, Stored, check_fetched, is_sharded
+from lit_pi.models.sources.stored import META, SEALS, Shards, Stored, check_fetched, is_sharded
 from lit_pi.models.training.lora import LoRA
 from lit_pi.positions import Rope
 
@@ -87,20 +89,71 @@ def model_record(model: LanguageModel) -> dict[str, Any]:
 def read_content(path: Path) -> dict[str, Any]:
     """Read what a checkpoint holds, memory-mapped; of a folder of shards everything but the weights.
 
+    All but the weights and the optimizers' states is checked to be what was written.
+
     Raises:
-        UserError: it is no checkpoint, or not one of lit_pi.
+        UserError: it is no checkpoint, not one of lit_pi, or damaged.
     """
+    return _read(path)[0]
+
+
+def read_whole(path: Path, optimizers: int, rank: int = 0, ranks: int = 1) -> dict[str, Any]:
+    """Read what a checkpoint holds, as `read_content` does, and check weights and optimizers' states too.
+
+    Args:
+        path: the checkpoint, a file or a folder of shards.
+        optimizers: the number of optimizers whose states are checked, of shards; of a file all are.
+        rank: number of this process.
+        ranks: processes that check a part of the tensors each.
+
+    Raises:
+        UserError: see `read_content`.
+    """
+    content, archive = _read(path)
+    if is_sharded(path):
+        names = ("state_dict.", *(f"optimizer_{number}." for number in range(optimizers)))
+        shards_of(path, content).check(names, rank, ranks)
+        return content
+    try:
+        archive.check_tensors(rank, ranks)
+    except ValueError as error:
+        raise _damaged(path, error) from error
+    return content
+
+
+def shards_of(path: Path, content: Mapping[str, Any]) -> Shards:
+    """The shards of a checkpoint with this content.
+
+    Raises:
+        UserError: they are not what was written, or nobody knows.
+    """
+    if SEALS not in content:
+        raise UserError(
+            f"the shards of {path} have no checksums, an older lit_pi wrote them: export it with that one, and name "
+            "the exported directory"
+        )
+    return Shards(path, content[SEALS])
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Archive]:
     file = path / META if is_sharded(path) else path
     if file.is_file():
         check_fetched(file)
     try:
+        archive = Archive(content_of(file))
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        apply_to_collection({**content, "state_dict": {}, "optimizer_states": []}, Tensor, archive.check_tensor)
         Rope(**content[KEY]["config"][KEY]["rope"])
     except Exception as error:  # what is something else, or damaged, fails in as many ways as there are
+        reason = f" ({error})" if type(error) is ValueError else ""
         raise UserError(
-            f"{path} is not a checkpoint of lit_pi, or a damaged one: name one that `lit-pi fit` wrote"
+            f"{path} is not a checkpoint of lit_pi, or a damaged one{reason}: name one that `lit-pi fit` wrote"
         ) from error
-    return content
+    return content, archive
+
+
+def _damaged(path: Path, reason: object) -> UserError:
+    return UserError(f"{path} is damaged ({reason}): copy it again, or take another checkpoint of the run")
 
 
 def training_records(place: Path) -> list[dict[str, Any]]:
@@ -118,14 +171,22 @@ def read_checkpoint(path: Path) -> SavedCheckpoint:
     Raises:
         UserError: it is no checkpoint, or not one of lit_pi.
     """
-    content = read_content(path)
+    content, archive = _read(path)
     record = content[KEY]
+
+    def read(name: str) -> Tensor:
+        tensor = content["state_dict"][name]
+        try:
+            archive.check_tensor(tensor)
+        except ValueError as error:
+            raise _damaged(path, f"{name}: {error}") from error
+        return tensor
+
     try:
         if is_sharded(path):
-            stored = Shards(path).weights("state_dict.")
+            stored = shards_of(path, content).weights("state_dict.")
         else:
-            tensors = content["state_dict"]
-            stored = Stored({name: tensor.to("meta") for name, tensor in tensors.items()}, tensors.__getitem__)
+            stored = Stored({name: tensor.to("meta") for name, tensor in content["state_dict"].items()}, read)
         fields = dict(record["config"])
         config = AutoConfig.for_model(fields.pop("model_type"), **fields)
     except UserError:

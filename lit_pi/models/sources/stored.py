@@ -4,6 +4,7 @@ import io
 import pickle
 import sys
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -14,13 +15,24 @@ from torch import Tensor
 from torch.distributed.checkpoint import FileSystemReader, load
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
-from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
-from torch.distributed.checkpoint.planner import ReadItem
+from torch.distributed.checkpoint.filesystem import _StorageInfo
+from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, StorageMeta, TensorStorageMetadata
+from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, ReadItem
+from torch.futures import Future
+from zlib_ng.zlib_ng import crc32
 
 from lit_pi.errors import UserError
+from lit_pi.files import as_text, file_checksum
+from lit_pi.models.archive import Archive, content_of
 
 META = "meta.pt"
 """File of a sharded checkpoint: everything but weights and optimizer."""
+METADATA = ".metadata"
+"""File of a sharded checkpoint: where in which shard each weight and each state of the optimizer is."""
+SEALS = "shards"
+"""In `META`: what `seals_of` says of the other files."""
+LIST_BYTES = 4096
+"""Bytes at the end of an archive that hold its list of records, with their checksums."""
 
 POINTER = b"version https://git-lfs.github.com/spec/"
 """How a file begins that Git LFS has not fetched."""
@@ -71,14 +83,17 @@ class Stored(Mapping[str, Tensor]):
 class Shards:
     """A checkpoint whose ranks wrote a shard each (torch's distributed checkpoint), read by any process alone.
 
+    That its files belong together is checked at once; what they hold is when it is read.
+
     Args:
         path: the checkpoint's folder.
+        seals: what `seals_of` said of the folder when it was written.
 
     Raises:
-        UserError: what it says of its shards cannot be read.
+        UserError: what it says of its shards cannot be read, or one of them is not what was written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, seals: Mapping[str, str]) -> None:
         self._path = path
         self._reader = _Reader(path)
         try:
@@ -87,6 +102,31 @@ class Shards:
             raise UserError(
                 f"{path} is not a checkpoint of lit_pi, or a damaged one: its .metadata cannot be read ({error})"
             ) from error
+        try:
+            found = seals_of(path)
+        except (OSError, ValueError) as error:
+            raise self._damaged(error) from error
+        for name in sorted(found.keys() | seals.keys()):
+            if found.get(name) != seals.get(name):
+                raise self._damaged(f"{name} is not what was written with the others, by its checksum")
+
+    def check(self, prefixes: tuple[str, ...], rank: int = 0, ranks: int = 1) -> None:
+        """Check what is stored under names that begin with one of several prefixes.
+
+        Args:
+            prefixes: beginnings of names.
+            rank: number of this process.
+            ranks: processes that check a part each.
+
+        Raises:
+            UserError: something of it is not what was written.
+        """
+        stored = [index for index in self._reader.metadata.storage_data if index.fqn.startswith(prefixes)]
+        for index in stored[rank::ranks]:
+            try:
+                self._reader.check(index)
+            except (OSError, ValueError) as error:
+                raise self._damaged(error) from error
 
     def weights(self, prefix: str) -> Stored:
         """The tensors whose names begin with a prefix, whole, by the rest of their names.
@@ -121,20 +161,74 @@ class Shards:
             try:
                 load(state, storage_reader=self._reader, planner=_Planner(), no_dist=True)
             except CheckpointException as error:  # no `Exception`
-                for shard in self._path.glob("*.distcp"):
-                    check_fetched(shard)
                 (reason, _), *_ = error.failures.values()
-                which = f" ({reason})" if isinstance(reason, OSError) else ""
-                raise UserError(f"a shard of {self._path} is missing or damaged{which}: copy it again") from error
+                raise self._damaged(reason) from error
         return state
+
+    def _damaged(self, reason: object) -> UserError:
+        for shard in self._path.glob("*.distcp"):
+            check_fetched(shard)
+        return UserError(f"a shard of {self._path} is missing or damaged ({reason}): copy it again")
+
+
+def seals_of(path: Path) -> dict[str, str]:
+    """Checksums by which the files of a sharded checkpoint are known to belong together, without reading them whole.
+
+    That of a shard is over the ends of the archives in it, where the checksums of all their records stand.
+
+    Args:
+        path: the checkpoint's folder.
+
+    Raises:
+        OSError: a file is missing or cannot be read.
+        ValueError: a file is too short.
+    """
+    reader, checksums = _Reader(path), defaultdict[str, int](int)
+    for place in sorted(reader.metadata.storage_data.values(), key=lambda place: (place.relative_path, place.offset)):
+        end = reader.content(place)[-LIST_BYTES:]
+        checksums[place.relative_path] = crc32(end, checksums[place.relative_path])
+    seals = {name: as_text(checksum) for name, checksum in checksums.items()}
+    return seals | {METADATA: file_checksum(path / METADATA)}
 
 
 class _Reader(FileSystemReader):
-    """torch's reader, which reads once what the folder holds, and not for each weight, and runs nothing of it."""
+    """torch's reader, which reads once what the folder holds, and not for each weight, and runs nothing of it.
+
+    What it reads is what was written, by its checksums.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._shards: dict[str, memoryview] = {}
+        self._intact: set[MetadataIndex] = set()
+
+    def content(self, place: _StorageInfo) -> memoryview:
+        """The archive at a place in a shard."""
+        if (name := place.relative_path) not in self._shards:
+            self._shards[name] = content_of(Path(self.path) / name)
+        found = self._shards[name][place.offset : place.offset + place.length]
+        if len(found) != place.length:
+            raise ValueError(f"{name} is too short")
+        return found
+
+    def check(self, index: MetadataIndex) -> None:
+        """Check what is stored there, once."""
+        if index not in self._intact:
+            place = self.metadata.storage_data[index]
+            try:
+                Archive(self.content(place)).check_tensors()
+            except ValueError as error:
+                raise ValueError(f"{index.fqn} in {place.relative_path}: {error}") from error
+            self._intact.add(index)
+
+    def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
+        for item in plan.items:
+            self.check(item.storage_index)
+        return super().read_data(plan, planner)
 
     @cached_property
     def metadata(self) -> Metadata:
-        with (Path(self.path) / ".metadata").open("rb") as file:
+        with (Path(self.path) / METADATA).open("rb") as file:
             metadata = _Unpickler(file).load()
         for place in metadata.storage_data.values():
             if PurePath(place.relative_path).name != place.relative_path:
@@ -180,4 +274,4 @@ def check_fetched(file: Path) -> None:
 
 def is_sharded(path: Path) -> bool:
     """Whether a folder is a checkpoint of shards."""
-    return (path / ".metadata").is_file() and (path / META).is_file()
+    return (path / METADATA).is_file() and (path / META).is_file()

@@ -1,6 +1,5 @@
 """Two runs compared question by question, out of the tables that they have written."""
 
-import json
 from math import comb
 from pathlib import Path
 from typing import Any
@@ -82,15 +81,13 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
     second = run(tmp_path / "c", [1, 0])
     (table,) = (second / "questions").iterdir()
     table.write_text("nothing")
-    with pytest.raises(UserError, match=r"cannot read the questions in .*parquet .*: test that run again"):
+    with pytest.raises(UserError, match=r"cannot read the table .*parquet .*: test that run again"):
         paired_differences(first, second)
     table.unlink()
-    with pytest.raises(UserError, match="cannot read the questions"):
+    with pytest.raises(UserError, match="cannot read the table"):
         paired_differences(first, second)
     (tmp_path / "d").mkdir()
     with pytest.raises(UserError, match="no results"):
         paired_differences(first, tmp_path / "d")
-    (tmp_path / "d" / "results.json").write_text(
-        json.dumps({"schema_version": 3, "records": [{"kind": "perplexity_curve"}]})
-    )
+    add_record(tmp_path / "d", {"kind": "perplexity_curve", "evaluation": "books", "stage": "test", "step": 0})
     assert paired_differences(first, tmp_path / "d") == []

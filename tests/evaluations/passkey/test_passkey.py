@@ -241,7 +241,7 @@ def test_filler_of_ones_own_is_one_stretch_with_the_key_in_it(tmp_path: Path) ->
         words = (f"{(number * 100_003 + 7919 * place) % 99_991:05d}" for place in range(200))
         (tmp_path / f"{number}.txt").write_text(" ".join(words))
     tokenizer, corpus = load_tokenizer("bytes"), TextFiles(test=str(tmp_path))
-    text = tokenizer.decode(open_store(corpus, "test", tokenizer).tokens.tolist())
+    text = tokenizer.decode(open_store(corpus, "test", tokenizer).tokens[:].tolist())
     passkey = prepared(tokenizer, [900], "grid", depths=5, trials=4, filler=corpus)
     starts = set()
     for ids, _ in rows(passkey, tokenizer).values():

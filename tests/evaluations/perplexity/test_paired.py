@@ -141,7 +141,7 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path: Path, losses: tuple[
         paired_perplexities(drawn, run(tmp_path / "f", second, sampling=few | {"seed": 1}))
     assert paired_perplexities(drawn, run(tmp_path / "g", second, sampling=few))
     (whole / "scores" / "pg19-test.parquet").write_text("nothing")
-    with pytest.raises(UserError, match=r"cannot read the scores in .*parquet .*: test that run again"):
+    with pytest.raises(UserError, match=r"cannot read the table .*parquet .*: test that run again"):
         paired_perplexities(whole, whole)
 
 

@@ -3,18 +3,22 @@
 import json
 import os
 import pickle
+import random
 import shutil
 import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from stored_models import POINTER, WAYS, WEIGHT, at_once, save_checkpoint
+from stored_models import POINTER, WAYS, WEIGHT, Weights, at_once, save_checkpoint
 from transformers import AutoModelForCausalLM
 
 from lit_pi.errors import UserError
+from lit_pi.files import remove
+from lit_pi.models.sources.checkpoint import read_checkpoint, read_content
 
 Change = Callable[[Path], object]
 
@@ -175,6 +179,38 @@ def truncated(checkpoint: Path) -> None:
     checkpoint.write_bytes(checkpoint.read_bytes()[:-50])
 
 
+def changed(name: str = "") -> Change:
+    """One bit of a weight is another."""
+
+    def flip(checkpoint: Path) -> None:
+        file = checkpoint / name
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 8
+        file.write_bytes(data)
+
+    return flip
+
+
+def of_another_step(name: str) -> Change:
+    """A file of another checkpoint of the same run is in the place of this one's."""
+
+    def take(checkpoint: Path) -> None:
+        other = save_checkpoint(checkpoint.with_name("other.ckpt"), doubled_weights, sharded=True)
+        shutil.copy(other / name, checkpoint / name)
+
+    return take
+
+
+def doubled_weights(weights: Weights) -> Weights:
+    return {name: 2 * weight for name, weight in weights.items()}
+
+
+def without_seals(checkpoint: Path) -> None:
+    content = torch.load(checkpoint / "meta.pt", weights_only=True)
+    del content["shards"]
+    torch.save(content, checkpoint / "meta.pt")
+
+
 NO_CHECKPOINT = "is not a checkpoint of lit_pi, or a damaged one"
 BROKEN: dict[str, tuple[bool, Change, str]] = {
     "truncated": (False, truncated, NO_CHECKPOINT),
@@ -193,6 +229,16 @@ BROKEN: dict[str, tuple[bool, Change, str]] = {
     ),
     "a description of something else": (True, content(b"abc", ".metadata"), NO_CHECKPOINT),
     "a record of something else": (True, content(b"abc", "meta.pt"), NO_CHECKPOINT),
+    "a weight is another": (
+        False,
+        changed(),
+        r"is damaged .model\.\S*: a tensor in it is not what was written, by its checksum",
+    ),
+    "a weight of a shard is another": (True, changed("__0_0.distcp"), r"a shard of .* is missing or damaged"),
+    "a shard of another step": (True, of_another_step("__0_0.distcp"), "__0_0.distcp is not .* with the others"),
+    "a description of another step": (True, of_another_step(".metadata"), ".metadata is not .* with the others"),
+    "a record of another step": (True, of_another_step("meta.pt"), "is not what was written with the others"),
+    "shards without checksums": (True, without_seals, "an older lit_pi wrote them: export it with that one"),
 }
 
 
@@ -207,6 +253,46 @@ def test_damaged_checkpoints_are_refused_in_a_sentence(case: str, tmp_path: Path
             load(place)
         assert str(place) in str(refusal.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_no_bit_that_changes_goes_unnoticed(sharded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights are what was written, or what is wrong is told; loading goes on where a bit says nothing."""
+    monkeypatch.setattr("lit_pi.models.sources.stored.LIST_BYTES", 1024)  # most weights here are not much larger
+    place = save_checkpoint(tmp_path / "model.ckpt", sharded=sharded)
+    intact, place = shutil.move(place, tmp_path / "intact"), tmp_path / "copy"
+    weights = {name: weight.clone() for name, weight in read_checkpoint(intact).weights.items()}
+    content = read_content(intact)
+    rng, noticed = random.Random(0), 0
+    for _ in range(60):
+        (shutil.copytree if sharded else shutil.copy)(intact, place)
+        file = rng.choice(sorted(place.iterdir())) if sharded else place
+        data = bytearray(file.read_bytes())
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        file.write_bytes(data)
+        try:
+            saved = read_checkpoint(place)
+            assert all(torch.equal(saved.weights[name], weight) for name, weight in weights.items())
+            assert str(read_content(place)) == str(content)
+        except UserError as error:
+            assert str(place) in str(error)
+            noticed += 1
+        remove(place)
+    assert noticed > 40
+
+
+def test_numbers_in_the_record_of_the_model_are_what_was_written(tmp_path: Path) -> None:
+    """Such as the rotations by which a strategy is recognised."""
+    meta = save_checkpoint(tmp_path / "model.ckpt", sharded=True) / "meta.pt"
+    intact = meta.read_bytes()
+    records = [record for record in zipfile.ZipFile(meta).infolist() if "/data/" in record.filename]
+    assert records
+    for record in records:
+        data, head = bytearray(intact), record.header_offset
+        data[head + 30 + sum(struct.unpack_from("<HH", data, head + 26))] ^= 1
+        meta.write_bytes(data)
+        with pytest.raises(UserError, match=r"a damaged one .a tensor in it is not what was written"):
+            read_content(meta.parent)
 
 
 def test_shards_elsewhere_are_not_read(tmp_path: Path) -> None:
