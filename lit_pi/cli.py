@@ -40,10 +40,11 @@ from lit_pi.callbacks import (
     StockEquality,
     Throughput,
 )
+from lit_pi.command_line.doors import check_classes
 from lit_pi.command_line.mistakes import mistake_behind
-from lit_pi.command_line.parser import Parser
-from lit_pi.command_line.presets import preset
+from lit_pi.command_line.parser import MODE, Parser
 from lit_pi.command_line.run_config import RunConfig
+from lit_pi.command_line.yaml_files import preset
 from lit_pi.data.prepare import prepare
 from lit_pi.data.train_tokenizer import train_tokenizer
 from lit_pi.datamodules import LongContextData
@@ -116,7 +117,7 @@ class LitPiCLI(LightningCLI):
                     "enable_model_summary": False,
                 },
                 seed_everything_default=0,
-                parser_kwargs={"parser_mode": "omegaconf+", "default_env": True, "env_prefix": "LIT_PI"},
+                parser_kwargs={"parser_mode": MODE, "default_env": True, "env_prefix": "LIT_PI"},
                 parser_class=Parser,
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,
@@ -141,6 +142,7 @@ class LitPiCLI(LightningCLI):
         """Parse the command line, with presets named by their path under `configs/`."""
         words = args if isinstance(args, list) else sys.argv[1:]
         self.config = parser.parse_args([preset(word) for word in words])
+        check_classes(self.config[self.config.subcommand])
         if command := COMMANDS.get(self.config.subcommand):
             arguments = parser.instantiate_classes(self.config)[self.config.subcommand]
             command(**{name: arguments[name] for name in signature(command).parameters})
@@ -152,7 +154,7 @@ class LitPiCLI(LightningCLI):
         assert parser._subcommands_action is not None
         for name, command in [(name, command) for name, command in COMMANDS.items() if self._may_be(name)]:
             text = parse_docstring(command.__doc__ or "")
-            subparser = Parser(description=f"{text.short_description}", parser_mode="omegaconf+", env_prefix="LIT_PI")
+            subparser = Parser(description=f"{text.short_description}", parser_mode=MODE, env_prefix="LIT_PI")
             subparser.add_argument("-c", "--config", action="config", help="Path to a configuration file in YAML.")
             if command is report:
                 subparser.add_argument("directories", nargs="+", type=Path, help="run directories that were tested")

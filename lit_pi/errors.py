@@ -6,6 +6,9 @@ from collections.abc import Iterator
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Errors of the operating system that free space mends."""
 
+SHOWN = 80
+"""Signs of a value that a sentence shows."""
+
 
 class UserError(ValueError):
     """A mistake of the user, told in one sentence: what is wrong, where (file, key, document), and what to do.
@@ -61,3 +64,9 @@ def check_at_least(where: str, least: int, **counts: int | None) -> None:
     for name, value in counts.items():
         if value is not None and value < least:
             raise UserError(f"{name} of {where} is {value}: it must be {least} or more")
+
+
+def shown(value: object) -> str:
+    """A value as a sentence shows it: on one line, without signs that steer a terminal, and cut where it is long."""
+    text = "".join(sign if sign.isprintable() else " " for sign in str(value))
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."

@@ -2,14 +2,26 @@
 
 from typing import NoReturn
 
-from jsonargparse import set_parsing_settings
+from jsonargparse import ArgumentParser, get_loader, set_loader, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
+from yaml import YAMLError
 
 from lit_pi.command_line.mistakes import mistake_behind
 from lit_pi.command_line.wording import of_file, one_sentence
+from lit_pi.command_line.yaml_files import careful
 from lit_pi.errors import UserError
 
-set_parsing_settings(omegaconf_absolute_to_relative_paths=True, add_print_completion_argument=True)
+set_parsing_settings(
+    omegaconf_absolute_to_relative_paths=True,
+    add_print_completion_argument=True,
+    # No class is made where any value may stand, and none of the modules that run what they are given.
+    instantiate_subclass_spec_in_any=False,
+    import_path_denylist=[],
+)
+MODE = "omegaconf+"
+"""The way YAML is read: with `${...}` for values that stand elsewhere."""
+ArgumentParser(parser_mode=MODE).parse_string("{}")  # after which its loader is there
+set_loader(MODE, careful(get_loader(MODE)), (YAMLError,))
 
 
 class Parser(LightningArgumentParser):
@@ -20,4 +32,9 @@ class Parser(LightningArgumentParser):
         if not self.exit_on_error:
             super().error(message, ex)
         place, message = of_file(message, ex)
-        raise UserError(mistake_behind(ex) or place + one_sentence(message)) from ex
+        raise UserError(mistake_behind(ex) or place + one_sentence(message, self._options())) from ex
+
+    def _options(self) -> set[str]:
+        """Names of the options of this parser and of its subcommands."""
+        inner = self._subcommands_action.choices.values() if self._subcommands_action else ()
+        return {name for parser in (self, *inner) for name in parser._option_string_actions}

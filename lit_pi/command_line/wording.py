@@ -2,8 +2,14 @@
 
 import itertools
 import re
+from collections.abc import Callable, Collection
 
-from lit_pi.errors import chain_of
+from lit_pi.command_line.names import classes, nearest, options_of
+from lit_pi.errors import chain_of, shown
+
+NUMBERS = {"float": "a number", "int": "a whole number"}
+"""Types as people call them."""
+NOT_FINITE = re.compile(r"[+-]?\.?(nan|inf|infinity)", re.IGNORECASE)
 
 
 def of_file(message: str, error: BaseException | None) -> tuple[str, str]:
@@ -18,30 +24,111 @@ def of_file(message: str, error: BaseException | None) -> tuple[str, str]:
     return "", message
 
 
-def one_sentence(message: str) -> str:
-    """Say in one sentence what jsonargparse says over several lines, for each type that a value might have had."""
-    keys = re.findall(r'Parser key "([^"]+)"', message)
+def one_sentence(message: str, options: Collection[str] = ()) -> str:
+    """Say in one sentence what jsonargparse says over several lines, for each type that a value might have had.
+
+    Args:
+        message: the complaint.
+        options: options of the command, for one that is not known.
+    """
+    found = re.findall(r'Parser key "([^"]+)"', message)
     keys = [
-        key for key, inner in itertools.zip_longest(keys, keys[1:], fillvalue="") if not inner.startswith(f"{key}.")
+        key for key, inner in itertools.zip_longest(found, found[1:], fillvalue="") if not inner.startswith(f"{key}.")
     ]
     key = ".".join(keys) or "the command line"
-    given = re.search(r"(?:Given value|Got value|path string): (.*)", message)
+    for say in SAYINGS:
+        if sentence := say(message, key):
+            return sentence
+    if unknown := re.fullmatch(r"unrecognized arguments: (.*)", message.strip(), re.DOTALL):
+        names = [word.partition("=")[0] for word in unknown[1].split() if word.startswith("-")] or [unknown[1]]
+        return f"there is no option {names[0]}{nearest(names[0], options)}: --help lists them"
+    return " ".join(message.split())
+
+
+def _refused(message: str, key: str) -> str | None:
+    if denied := re.search(r"Importing '([^']+)' is not allowed", message):
+        return f"{key} is {denied[1]}, which may run anything: name a class of the kind that the option takes"
+    if other := re.search(
+        r"Expected '([^']+)' to be a (?:subclass of <class '|function that returns )([\w.]+)", message
+    ):
+        return f"{key} is {other[1]}, which is no {other[2].rpartition('.')[2]}: name a class that is one"
+    if other := re.search(r"Import path (\S+) does not correspond to a subclass of (\w+)", message):
+        return f"{key} is {other[1]}, which does not correspond to a subclass of {other[2]}: name a class that is one"
+    return None
+
+
+def _incomplete(message: str, key: str) -> str | None:
+    if needed := re.search(r"the following arguments are required: (.*)", message):
+        return f"{key} needs {needed[1]}: --{key}.{needed[1].split(',')[0]} ..."
+    return None
+
+
+def _not_taken(message: str, key: str) -> str | None:
     if option := re.search(r"Option '([^']+)' is not accepted", message):
-        return f"{key} does not take `{option[1]}`: --{key}.help CLASS lists what a class takes"
-    if "Expected a dot import path string" in message and given:
-        return f"{key} is {given[1]}, and there is no class or file of that name"
+        named = re.findall(r"class_path='?([\w.]+)", message.replace("class_path '", "class_path='"))
+        takes = options_of(named[-1]) if named else []
+        listed = f"it takes {', '.join(takes)}" if takes else f"--{key}.help CLASS lists what a class takes"
+        return f"{key} does not take `{option[1]}`{nearest(option[1], takes)}: {listed}"
+    return None
+
+
+def _no_file(message: str, key: str) -> str | None:
     if missing := re.search(r"(?:File does not exist: |Expected a path but )'?(\S+\.ya?ml)", message):
         return f"{key} is {missing[1]}, and there is no such file or preset"
-    if tried := re.search(r"Expected a path but (\S+) either not accessible or invalid\s+- (.*)", message, re.DOTALL):
-        reason = " ".join(tried[2].removeprefix(f"Problem with given class_path '{tried[1]}':").split())
-        return f"{key} is {tried[1]}, and there is no such class or file: {reason}"
+    return None
+
+
+def _no_number(message: str, key: str) -> str | None:
+    """Of a value that is no number; where Tensors, files and classes are taken too, nobody means them."""
+    given, kinds = _given(message), _kinds(message)
+    if given is None or not NUMBERS.keys() & kinds:
+        return None
+    if NOT_FINITE.fullmatch(given):
+        return f"{key} is {given}, which is not finite: give a number that is"
+    if isinstance(given, str) and "class_path" in given and len(kinds) > 1:
+        return None
+    called = [NUMBERS[kind] for kind in NUMBERS if kind in kinds]
+    return f"{key} is {shown(given)}, and must be of type {' or '.join(kinds)}: give {' or '.join(called)}"
+
+
+def _no_class(message: str, key: str) -> str | None:
+    if name := re.search(r"Expected a dot import path string: (\S+)", message):
+        return f"{key} is {name[1]}, and there is no class or file of that name{nearest(name[1], classes())}"
     absent, named = re.search(r"No module named '([^']+)'", message), re.search(r"class_path='([^']+)'", message)
     if absent and named:
         return f"{key} is {named[1]}, which needs {absent[1]}: install it"
-    if (choices := re.findall(r"Literal\[(.*?)\]", message)) and given:
-        return f"{key} is {given[1]}, and must be one of {', '.join(dict.fromkeys(choices))}"
-    if (kinds := re.findall(r"Expected (?:a )?<class '([^']+)'>", message)) and given:
-        return f"{key} is {given[1]}, and must be of type {' or '.join(dict.fromkeys(kinds))}"
-    if problem := re.search(r"Problem with given class_path '([^']+)':(.*)", message, re.DOTALL):
+    if tried := re.search(r"Expected a path but (\S+) either not accessible or invalid\s+- (.*)", message, re.DOTALL):
+        reason = " ".join(tried[2].removeprefix(f"Problem with given class_path '{tried[1]}':").split())
+        return f"{key} is {shown(tried[1])}, and there is no such class or file: {reason}"
+    return None
+
+
+def _of_another_type(message: str, key: str) -> str | None:
+    given = _given(message)
+    if problem := re.search(
+        r"Problem with given class_path '([^']+)':(.*?)(?:\n *- |\n *Given|\Z)", message, re.DOTALL
+    ):
         return f"{key} is {problem[1]}, and that does not work: {' '.join(problem[2].split())}"
-    return " ".join(message.split())
+    if (choices := re.findall(r"Literal\[(.*?)\]", message)) and given is not None:
+        listed = ", ".join(dict.fromkeys(choices))
+        likely = nearest(given, re.findall(r"'([^']+)'", listed))
+        return f"{key} is {shown(given)}, and must be one of {listed}{likely}"
+    if (kinds := _kinds(message)) and given is not None:
+        return f"{key} is {shown(given)}, and must be of type {' or '.join(kinds)}"
+    return None
+
+
+SAYINGS: tuple[Callable[[str, str], str | None], ...] = (
+    _refused, _incomplete, _not_taken, _no_file, _no_number, _no_class, _of_another_type
+)  # fmt: skip
+"""Ways to say it, the most telling first."""
+
+
+def _given(message: str) -> str | None:
+    given = re.search(r"(?:Given value|Got value|path string): (.*)", message)
+    return given[1] if given else None
+
+
+def _kinds(message: str) -> list[str]:
+    found = dict.fromkeys(re.findall(r"Expected (?:a )?<class '([^']+)'>", message))
+    return [kind for kind in found if kind != "NoneType"] or list(found)

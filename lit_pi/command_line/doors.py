@@ -1,0 +1,44 @@
+"""Doors: what a configuration may name, since it may come from a stranger."""
+
+from collections.abc import Iterator
+from importlib import import_module
+from inspect import isclass
+from typing import Any
+
+from jsonargparse import Namespace
+
+from lit_pi.errors import UserError
+
+
+def check_classes(config: Namespace) -> None:
+    """Check that every `class_path` of a configuration names a class, before anything that it names is called.
+
+    The parser has checked that a class is of the kind that its option takes; of functions it cannot know what they do.
+
+    Raises:
+        UserError: one names something else.
+    """
+    for key, path in _class_paths(config.as_dict(), ""):
+        if not isclass(_imported(path)):
+            raise UserError(f"{key} is {path}, which is no class: name a class of the kind that the option takes")
+
+
+def _class_paths(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        if isinstance(path := value.get("class_path"), str):
+            yield key, path
+        for name, inner in value.items():
+            yield from _class_paths(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, (list, tuple)):
+        for place, inner in enumerate(value):
+            yield from _class_paths(inner, f"{key}.{place}")
+
+
+def _imported(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(import_module(module), name)
+    except ModuleNotFoundError:  # a class inside a class
+        return getattr(_imported(module), name) if "." in module else None
+    except (AttributeError, ValueError):
+        return None
