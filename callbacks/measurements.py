@@ -27,7 +27,7 @@ from lit_pi.evaluations.evaluation import Results, import_path
 from lit_pi.evaluations.figures import save
 from lit_pi.evaluations.parquet import write_columns
 from lit_pi.evaluations.records import FILE, Run, add_record, load_records, marked
-from lit_pi.files import beside
+from lit_pi.files import beside, file_name
 from lit_pi.module import LitLlama
 from lit_pi.report import write_tables
 
@@ -233,7 +233,7 @@ def _show(trainer: Trainer, evaluation: Evaluation, record: dict[str, Any], to_t
     for table in evaluation.tables(found) if to_terminal else ():
         table.print(Console())
     for name, picture in evaluation.figures(found).items():
-        png, _ = save(picture, run / "figures", name.replace("/", "-"))
+        png, _ = save(picture, run / "figures", file_name(name))
         for logger in trainer.loggers:
             log_picture(logger, name, png, trainer.global_step)
     markdown = write_tables(run)

@@ -52,7 +52,7 @@ class Predictions(Callback):
             for left in run.glob(PART.format("*")):
                 left.unlink()
         trainer.strategy.barrier()
-        self._part, self._written = (run / PART.format(trainer.global_rank)).open("w", encoding="utf-8"), 0
+        self._part, self._written = (run / PART.format(trainer.global_rank)).open("x", encoding="utf-8"), 0
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: GenerationBatch, *indices: int

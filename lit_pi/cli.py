@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from datetime import datetime
 from inspect import signature
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO, cast
 
 from docstring_parser import parse as parse_docstring
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
@@ -40,19 +40,22 @@ from lit_pi.callbacks import (
     StockEquality,
     Throughput,
 )
-from lit_pi.command_line.doors import check_classes
+from lit_pi.command_line.doors import check_classes, check_template
 from lit_pi.command_line.mistakes import mistake_behind
+from lit_pi.command_line.numbers import check_numbers
+from lit_pi.command_line.output import Output
 from lit_pi.command_line.parser import MODE, Parser
 from lit_pi.command_line.run_config import RunConfig
+from lit_pi.command_line.wording import telling_what_fails
 from lit_pi.command_line.yaml_files import preset
 from lit_pi.data.prepare import prepare
 from lit_pi.data.train_tokenizer import train_tokenizer
 from lit_pi.datamodules import LongContextData
-from lit_pi.errors import UserError, check_at_least
+from lit_pi.errors import UserError
 from lit_pi.export import export
 from lit_pi.models.sources.checkpoint import checkpoints_of, newest_checkpoint, read_content
+from lit_pi.models.training.optimization import ADAMW, WARMUP
 from lit_pi.module import LitLlama
-from lit_pi.optimization import ADAMW, WARMUP
 from lit_pi.parallel.checkpoint_io import AtomicCheckpointIO
 from lit_pi.planning import PlanningTrainer
 from lit_pi.report import report
@@ -142,9 +145,12 @@ class LitPiCLI(LightningCLI):
         """Parse the command line, with presets named by their path under `configs/`."""
         words = args if isinstance(args, list) else sys.argv[1:]
         self.config = parser.parse_args([preset(word) for word in words])
-        check_classes(self.config[self.config.subcommand])
-        if command := COMMANDS.get(self.config.subcommand):
-            arguments = parser.instantiate_classes(self.config)[self.config.subcommand]
+        subcommand = self.config.subcommand
+        check_classes(self.config[subcommand])
+        check_numbers(subcommand, self.config[subcommand])
+        if command := COMMANDS.get(subcommand):
+            with telling_what_fails():
+                arguments = parser.instantiate_classes(self.config)[subcommand]
             command(**{name: arguments[name] for name in signature(command).parameters})
             parser.exit()
 
@@ -231,6 +237,7 @@ class LitPiCLI(LightningCLI):
                 f"{run} already holds the checkpoints of a training run: continue it with --ckpt_path {AUTO}, "
                 "or name another directory with --trainer.default_root_dir"
             )
+        check_template(config.checkpoint.filename)
         config.checkpoint.dirpath = config.checkpoint.dirpath or str(run / "checkpoints")
         self.save_config_kwargs["config_filename"] = f"{self.subcommand}.yaml"
 
@@ -248,7 +255,8 @@ class LitPiCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Make everything, and let the model know which checkpoint it will be."""
-        super().instantiate_classes()
+        with telling_what_fails():
+            super().instantiate_classes()
         self.model.checkpoint_path = self.config[self.subcommand].get("ckpt_path")
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
@@ -277,7 +285,6 @@ class LitPiCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A Trainer that logs into the run directory and writes checkpoints that are whole or absent."""
         config = self.config_init[self.subcommand]["trainer"]
-        check_at_least("trainer", 1, accumulate_grad_batches=config["accumulate_grad_batches"])
         if config["logger"] in (None, True) and not config["barebones"]:
             kwargs["logger"] = TensorBoardLogger(
                 config["default_root_dir"], name="", version="", default_hp_metric=False
@@ -303,6 +310,7 @@ def run() -> None:
         warnings.filterwarnings("ignore", message=f".*{advice}")
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(name).addFilter(lambda record: not any(word in record.getMessage() for word in NOISE))
+    sys.stdout = cast(TextIO, Output(sys.stdout))
     try:
         cli = LitPiCLI()
     except (Stopped, KeyboardInterrupt) as stop:

@@ -50,23 +50,12 @@ def chain_of(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def check_at_least(where: str, least: int, **counts: int | None) -> None:
-    """Check that counts are not below the least value that has a meaning; those that are None are not given.
-
-    Args:
-        where: the thing whose options the counts are, for the message.
-        least: the smallest value that is allowed.
-        counts: the counts, by name.
-
-    Raises:
-        UserError: one is below it.
-    """
-    for name, value in counts.items():
-        if value is not None and value < least:
-            raise UserError(f"{name} of {where} is {value}: it must be {least} or more")
-
-
 def shown(value: object) -> str:
     """A value as a sentence shows it: on one line, without signs that steer a terminal, and cut where it is long."""
-    text = "".join(sign if sign.isprintable() else " " for sign in str(value))
+    text = printable(str(value))
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+
+
+def printable(text: str) -> str:
+    """A text on one line, without signs that steer a terminal or turn the direction of writing."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)

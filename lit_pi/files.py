@@ -6,6 +6,7 @@ They are written beside their place, synced to the disk and renamed.
 import json
 import mmap
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,30 @@ from zlib_ng.zlib_ng import crc32  # seven times as fast as Python's own
 
 SEAL = "crc32"
 """Key of a sealed file: the checksum of all else that is in it."""
+
+from lit_pi.errors import UserError, shown
+
+LONGEST_NAME = 100
+"""Signs of a name that files may be called by; file systems hold 255 bytes, and endings are added."""
+
+
+def check_name(name: object) -> None:
+    """Check that an evaluation's name can be that of a file, and of a curve in dashboards.
+
+    Raises:
+        UserError: it is empty, too long, or has signs other than letters, digits, `-`, `_`, `.` and blanks.
+    """
+    if file_name(str(name)) != str(name):
+        raise UserError(
+            f"an evaluation is called {shown(repr(name))}, and files are named after it: take up to {LONGEST_NAME} "
+            "letters, digits, `-`, `_`, `.` and blanks, and begin with a letter, digit or `_`"
+        )
+
+
+def file_name(name: str) -> str:
+    """A name as that of one file in whatever folder, whoever gave it: signs that lead elsewhere become `-`."""
+    kept = re.sub(r"[^\w .-]", "-", name)[:LONGEST_NAME].strip()
+    return re.sub(r"^[.-]+", "", kept) or "unnamed"
 
 
 @contextmanager
@@ -61,8 +86,11 @@ def put(partial: Path, path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder if it is there; a folder is gone from its place before its first file goes."""
-    if path.is_dir():
+    """Remove a file or a folder if it is there; a folder is gone from its place before its first file goes.
+
+    Of a symbolic link the link goes, and not where it leads.
+    """
+    if path.is_dir() and not path.is_symlink():
         removed = path.with_name(f"{path.name}.removed")
         shutil.rmtree(removed, ignore_errors=True)
         path.rename(removed)

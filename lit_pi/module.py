@@ -32,7 +32,7 @@ from lit_pi.models.training.activation_checkpointing import ActivationCheckpoint
 from lit_pi.models.training.float8 import Float8, use_float8
 from lit_pi.models.training.lora import LoRA, check_complete
 from lit_pi.models.training.malloc import keep_freed_memory
-from lit_pi.optimization import adamw, restart_schedule, scheduler_config, step_plateaus, warmup
+from lit_pi.models.training.optimization import adamw, configured, restart_schedule, step_plateaus, warmup
 from lit_pi.parallel import FSDP2, StepLoss
 from lit_pi.positions import (
     Contiguous,
@@ -281,8 +281,7 @@ class LitLlama(StepLoss):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Optimizer over the parameters that train, and its scheduler, stepped with it."""
-        optimizer = self.make_optimizer(p for p in self.parameters() if p.requires_grad)
-        return {"optimizer": optimizer, "lr_scheduler": scheduler_config(self.make_scheduler(optimizer))}
+        return configured(self.make_optimizer, self.make_scheduler, (p for p in self.parameters() if p.requires_grad))
 
     def on_validation_end(self) -> None:
         """Step schedulers that wait for what was measured."""

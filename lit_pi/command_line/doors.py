@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from importlib import import_module
 from inspect import isclass
+from pathlib import PurePath
+from string import Formatter
 from typing import Any
 
 from jsonargparse import Namespace
 
-from lit_pi.errors import UserError
+from lit_pi.errors import UserError, shown
 
 
 def check_classes(config: Namespace) -> None:
@@ -21,6 +23,28 @@ def check_classes(config: Namespace) -> None:
     for key, path in _class_paths(config.as_dict(), ""):
         if not isclass(_imported(path)):
             raise UserError(f"{key} is {path}, which is no class: name a class of the kind that the option takes")
+
+
+def check_template(filename: str | None) -> None:
+    """Check that the name of checkpoints is one, inside of their folder.
+
+    Raises:
+        UserError: it is no template of Python's `format`, or leads out of the folder.
+    """
+    try:
+        fields = [field for _, field, *_ in Formatter().parse(filename or "") if field is not None]
+    except ValueError as error:
+        raise UserError(
+            f"checkpoint.filename is {shown(filename)}, which is no template ({error}): correct it"
+        ) from error
+    if not all(fields):
+        raise UserError(f"checkpoint.filename is {shown(filename)}, which has braces without a name: write {{step}}")
+    path = PurePath(filename or "")
+    if path.is_absolute() or ".." in path.parts:
+        raise UserError(
+            f"checkpoint.filename is {shown(filename)}, which leads elsewhere: give a name, and the folder in "
+            "checkpoint.dirpath"
+        )
 
 
 def _class_paths(value: Any, key: str) -> Iterator[tuple[str, str]]:

@@ -1,15 +1,39 @@
 """Which errors are mistakes of the user, and their sentence."""
 
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+import errno
+import os
 
-from lit_pi.errors import DISK_FULL, UserError, chain_of
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf.errors import OmegaConfBaseException
+
+from lit_pi.errors import DISK_FULL, UserError, chain_of, printable, shown
+
+PLACES = {
+    errno.EACCES, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR,
+    errno.ENOTEMPTY, errno.EPERM, errno.EROFS,
+}  # fmt: skip
+"""Errors of the operating system that another place mends."""
+NO_MEMORY = ("can't allocate memory", "CUDA out of memory")
 
 
 def mistake_behind(error: BaseException | None) -> str | None:
     """The sentence of the user's mistake that led to an error, whatever was raised around it."""
     for each in chain_of(error):
         if isinstance(each, (UserError, MisconfigurationException)):
-            return " ".join(str(each).split())
-        if isinstance(each, OSError) and each.errno in DISK_FULL:
-            return "the disk is full: free space, or write elsewhere, and run again"
+            return printable(" ".join(str(each).split()))
+        if isinstance(each, OmegaConfBaseException):
+            return f"a `${{...}}` cannot be resolved: {str(each).splitlines()[0]}; correct it, or name what is there"
+        if isinstance(each, OSError) and (said := _of_the_system(each)):
+            return said
+        if isinstance(each, MemoryError) or any(sign in str(each) for sign in NO_MEMORY):
+            return "there is too little memory: take a smaller model, batch or context, or a machine with more"
+    return None
+
+
+def _of_the_system(error: OSError) -> str | None:
+    if error.errno in DISK_FULL:
+        return "the disk is full: free space, or write elsewhere, and run again"
+    if error.errno in PLACES and error.filename is not None:
+        place = shown(os.fspath(error.filename) if not isinstance(error.filename, int) else error.filename)
+        return f"{place} cannot be read or written ({error.strerror}): name another place, or mend this one"
     return None

@@ -32,6 +32,7 @@ def classes() -> set[str]:
     """Names of all classes that options take by name."""
 
     def below(kind: type) -> Iterator[type]:
+        each: type
         for each in kind.__subclasses__():
             yield each
             yield from below(each)

@@ -2,10 +2,12 @@
 
 import itertools
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 
+from lit_pi.command_line.mistakes import mistake_behind
 from lit_pi.command_line.names import classes, nearest, options_of
-from lit_pi.errors import chain_of, shown
+from lit_pi.errors import UserError, chain_of, shown
 
 NUMBERS = {"float": "a number", "int": "a whole number"}
 """Types as people call them."""
@@ -22,6 +24,30 @@ def of_file(message: str, error: BaseException | None) -> tuple[str, str]:
         if loop and each.__context__ is not None:
             return f"in {loop[1]}, ", message.replace(str(each), str(each.__context__))
     return "", message
+
+
+@contextmanager
+def telling_what_fails() -> Iterator[None]:
+    """Say in one sentence why a class that was asked for cannot be made.
+
+    Raises:
+        UserError: its package is not installed, or it does not take what it was given.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (ImportError, ValueError, TypeError, AssertionError, LookupError, ArithmeticError) as error:
+        if (mistake := mistake_behind(error)) is not None:
+            raise UserError(mistake) from error
+        # Of a class where others or null may stand, all that was tried; that it is no null says nothing.
+        tried = re.search(r"Errors:\n(.*?)\nGiven value type", str(error), re.DOTALL)
+        reasons = [reason for reason in re.split(r"^ *- ", tried[1], flags=re.MULTILINE)] if tried else [str(error)]
+        told = [
+            " ".join(reason.split()) for reason in reasons if reason.strip() and not reason.startswith("Expected a")
+        ]
+        problem = re.sub(r"Problem with given class_path '([^']+)':", r"\1 cannot be made:", "; ".join(told))
+        raise UserError(problem or f"a class cannot be made ({type(error).__name__}): see its options") from error
 
 
 def one_sentence(message: str, options: Collection[str] = ()) -> str:
@@ -42,6 +68,10 @@ def one_sentence(message: str, options: Collection[str] = ()) -> str:
     if unknown := re.fullmatch(r"unrecognized arguments: (.*)", message.strip(), re.DOTALL):
         names = [word.partition("=")[0] for word in unknown[1].split() if word.startswith("-")] or [unknown[1]]
         return f"there is no option {names[0]}{nearest(names[0], options)}: --help lists them"
+    if command := re.search(r"invalid choice: '([^']+)' \(choose from (.*)\)", message):
+        return f"there is no command {command[1]}{nearest(command[1], re.findall(r'[a-z]+', command[2]))}: {command[2]}"
+    if other := re.match(r"Unexpected config: (.*)", message, re.DOTALL):
+        return f"a configuration holds `{shown(other[1])}` and no options: write `option: value`, a line each"
     return " ".join(message.split())
 
 
@@ -113,6 +143,9 @@ def _of_another_type(message: str, key: str) -> str | None:
         listed = ", ".join(dict.fromkeys(choices))
         likely = nearest(given, re.findall(r"'([^']+)'", listed))
         return f"{key} is {shown(given)}, and must be one of {listed}{likely}"
+    problem = re.search(r"Problem with given class_path '([^']+)':(.*?)(?:\n *- |\n *Given|\Z)", message, re.DOTALL)
+    if problem and "Parser key" not in problem[2]:
+        return f"{key} is {problem[1]}, and that does not work: {' '.join(problem[2].split())}"
     if (kinds := _kinds(message)) and given is not None:
         return f"{key} is {shown(given)}, and must be of type {' or '.join(kinds)}"
     return None

@@ -119,7 +119,7 @@ def _check_file(path: Path) -> None:
     try:
         text = path.read_text(encoding="utf-8")
         check_keys(text, path)
-        content = yaml.load(text, Loader=Loader)  # noqa: S506 - it is a safe one
+        content = yaml.load(text, Loader=Loader)
     except UserError:
         raise
     except UnicodeDecodeError as error:

@@ -7,12 +7,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lit_pi.data.build import built_store, open_store
 from lit_pi.data.corpora import Corpus, Split
 from lit_pi.data.store import TokenStore
 from lit_pi.data.tokenizer import load_tokenizer
+from lit_pi.errors import printable
+from lit_pi.files import beside
 
 PICTURE = "lengths.png"
 
@@ -47,14 +50,19 @@ def _show(store: TokenStore) -> None:
     """Print the manifest, and draw the lengths of the documents."""
     manifest = store.manifest
     documents, corpus = manifest["documents"], manifest["corpus"]
-    table = Table(title=f"{corpus['name']}, {corpus['split']}, as tokens of {manifest['tokenizer']['name']}")
+    title = f"{corpus['name']}, {corpus['split']}, as tokens of {manifest['tokenizer']['name']}"
+    table = Table(title=escape(printable(title)))
     table.add_column("")
     for column in ("documents", "tokens"):
         table.add_column(column, justify="right")
     for source, count in sorted(manifest["sources"].items(), key=lambda item: -item[1]["tokens"]):
         if source or len(manifest["sources"]) > 1:
             share = f"{count['tokens'] / manifest['tokens']:.1%}"
-            table.add_row(f"from {source} ({share} of tokens)", f"{count['documents']:,}", f"{count['tokens']:,}")
+            table.add_row(
+                escape(printable(f"from {source} ({share} of tokens)")),
+                f"{count['documents']:,}",
+                f"{count['tokens']:,}",
+            )
     table.add_section()
     table.add_row("in the store", f"{documents['kept']:,}", f"{manifest['tokens']:,}")
     for part, number in documents["cut"].items():
@@ -69,7 +77,8 @@ def _show(store: TokenStore) -> None:
     middle = ", ".join(f"{int(length):,}" for length in np.quantile(lengths, [0, 0.25, 0.5, 0.75, 1]))
     print(f"{manifest['bytes']:,} bytes of text, {manifest['bytes'] / manifest['tokens']:.2f} bytes a token")
     print(f"Tokens of a document (least, quartiles, most): {middle}")
-    lengths_figure(lengths).savefig(picture := store.directory / PICTURE)
+    with beside(picture := store.directory / PICTURE) as partial:
+        lengths_figure(lengths).savefig(partial, format=picture.suffix[1:])
     print("Store:", store.directory)
     print("Picture:", picture)
 

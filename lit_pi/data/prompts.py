@@ -8,7 +8,8 @@ from lit_pi.batches import Decoding
 from lit_pi.data.corpora.corpus import Document
 from lit_pi.data.corpora.text_files import Files, TextFiles
 from lit_pi.data.generation import GenerationBatches, PromptEncoder, PromptSample, decoding_of
-from lit_pi.errors import UserError, check_at_least
+from lit_pi.errors import UserError
+from lit_pi.ranges import Count, NotNegative, Seed, Share, Tokens, in_range
 
 
 class Prompts:
@@ -32,21 +33,20 @@ class Prompts:
         UserError: the batch size or the seed is out of its range.
     """
 
+    @in_range
     def __init__(
         self,
         files: Files,
         text_field: str = "text",
         encodings: list[str] | None = None,
         undecodable: Literal["stop", "drop", "replace"] = "stop",
-        max_new_tokens: int = 256,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int = 0,
+        max_new_tokens: Tokens = 256,
+        temperature: NotNegative = 0.0,
+        top_p: Share = 1.0,
+        seed: Seed = 0,
         stop_at_eos: bool = True,
-        batch_size: int = 1,
+        batch_size: Count = 1,
     ) -> None:
-        check_at_least("Prompts", 1, batch_size=batch_size)
-        check_at_least("Prompts", 0, seed=seed)
         self.corpus = TextFiles(test=files, text_field=text_field, encodings=encodings, undecodable=undecodable)
         self.max_new_tokens = max_new_tokens
         self.temperature = temperature

@@ -2,22 +2,27 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from lit_pi.data.corpora import Corpus, Document, Split
 from lit_pi.errors import UserError
+from lit_pi.ranges import Count, Range, in_range
 
 SPECIAL_TOKENS = ["<s>", "</s>"]
+LEAST = 256 + len(SPECIAL_TOKENS)
+"""Tokens of bytes and the special ones."""
 
 
+@in_range
 def train_tokenizer(
     corpus: Corpus,
     output: Path,
-    vocabulary_size: int = 32_000,
+    vocabulary_size: Annotated[int, Range(LEAST, 2**24)] = 32_000,
     split: Split = "train",
-    max_bytes: int | None = None,
+    max_bytes: Count | None = None,
     split_digits: bool = True,
 ) -> None:
     """Train a byte-level BPE tokenizer and save it in Hugging Face format.
@@ -35,10 +40,9 @@ def train_tokenizer(
     Raises:
         UserError: the vocabulary is too small, there is no text, or `output` already holds a tokenizer.
     """
-    if vocabulary_size < (least := 256 + len(SPECIAL_TOKENS)):
-        raise UserError(f"vocabulary_size is {vocabulary_size}: bytes and special tokens alone are {least}")
     if (output / "tokenizer.json").exists():
         raise UserError(f"{output} already holds a tokenizer: name another directory, or delete it")
+    output.mkdir(parents=True, exist_ok=True)  # before the work, for transformers would write nothing into a file
     backend = Tokenizer(models.BPE())
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
     digits = [pre_tokenizers.Digits(individual_digits=True)] if split_digits else []

@@ -2,7 +2,7 @@
 
 from collections.abc import Container, Mapping
 from functools import cached_property, partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
@@ -31,8 +31,10 @@ from lit_pi.data.store import TokenStore
 from lit_pi.data.tokenizer import BYTES
 from lit_pi.datamodules.probing import probing
 from lit_pi.datamodules.step_schedule import is_last_step
-from lit_pi.errors import UserError, check_at_least
+from lit_pi.errors import UserError
 from lit_pi.evaluations.evaluation import Evaluation, ScoringBatches, check_measurable
+from lit_pi.files import check_name
+from lit_pi.ranges import MOST_TOKENS, Count, Range, Seed, in_range
 
 LENGTH_MULTIPLE = 8
 """Tensor cores and sequence sharding want training sequences of a multiple of this many tokens."""
@@ -61,26 +63,23 @@ class LongContextData(LightningDataModule):
             on or to evaluate.
     """
 
+    @in_range
     def __init__(
         self,
         train: Corpus | None = None,
         evaluations: dict[str, Evaluation] | None = None,
         predict: Prompts | None = None,
         tokenizer: str | None = None,
-        context_length: int = 2048,
+        context_length: Annotated[int, Range(LENGTH_MULTIPLE, MOST_TOKENS, step=LENGTH_MULTIPLE)] = 2048,
         packing: Packing = "packed",
-        batch_size: int = 1,
-        num_workers: int = 0,
-        seed: int = 0,
+        batch_size: Count = 1,
+        num_workers: Annotated[int, Range(0, 1024)] = 0,
+        seed: Seed = 0,
         evaluate_last_step: bool = False,
     ) -> None:
         super().__init__()
-        if context_length < LENGTH_MULTIPLE or context_length % LENGTH_MULTIPLE:
-            raise UserError(
-                f"data.context_length is {context_length}: it must be a positive multiple of {LENGTH_MULTIPLE} tokens"
-            )
-        check_at_least("data", 1, batch_size=batch_size)
-        check_at_least("data", 0, num_workers=num_workers, seed=seed)
+        for name in evaluations or {}:
+            check_name(name)
         self.train = train
         self.evaluations = evaluations or {}
         self.predict = predict

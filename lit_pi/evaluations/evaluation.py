@@ -1,5 +1,6 @@
 """The base class of all evaluations, and what all of them share."""
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -15,11 +16,12 @@ from lit_pi.batches import GenerationBatch, ScoringBatch
 from lit_pi.data.documents.overlap import Hashes
 from lit_pi.data.generation import GenerationBatches
 from lit_pi.data.ranks import DataRanks
-from lit_pi.errors import UserError, check_at_least
+from lit_pi.errors import UserError
 from lit_pi.evaluations.figures import Picture
 from lit_pi.evaluations.pairing import paired_items
 from lit_pi.evaluations.records import Records
 from lit_pi.evaluations.tables import Table
+from lit_pi.ranges import Count, in_range
 
 Found = Mapping[str, Records]
 """The records of every evaluation of one class, by evaluation and run."""
@@ -98,8 +100,8 @@ class Evaluation(ABC):
         if "kind" not in vars(cls):
             cls.kind = cls.__name__
 
-    def __init__(self, every_n_steps: int | None = None) -> None:
-        check_at_least(f"the {type(self).__name__} evaluation", 1, every_n_steps=every_n_steps)
+    @in_range
+    def __init__(self, every_n_steps: Count | None = None) -> None:
         self.every_n_steps = every_n_steps
 
     @abstractmethod
@@ -233,6 +235,8 @@ def class_of(record: Mapping[str, Any]) -> type[Evaluation]:
     path = str(record.get("class_path", ""))
     module, _, name = path.rpartition(".")
     try:
+        if module.split(".")[0] in sys.stdlib_module_names:  # some do things when they are imported
+            raise ImportError("it is Python's own")
         found = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(

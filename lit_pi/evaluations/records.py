@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lit_pi import __version__
 from lit_pi.data.documents.overlap import in_words
 from lit_pi.errors import UserError
+from lit_pi.evaluations.strangers import check_records
 from lit_pi.files import file_checksum, read_sealed, write_sealed
 
 FILE = "results.json"
@@ -128,7 +129,7 @@ def load_records(run: Path) -> list[dict[str, Any]]:
         ) from error
     if (schema := content.get("schema_version")) != SCHEMA_VERSION:
         raise UserError(f"{path} has schema version {schema}, this lit_pi reads {SCHEMA_VERSION}: test again")
-    return _decoded(content["records"])
+    return [marked(record) for record in check_records(path, _decoded(content.get("records")))]
 
 
 def latest(run: Path, kind: str | None = None) -> dict[str, dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Tables as text: for the terminal, in Markdown and in LaTeX."""
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -7,6 +8,8 @@ import rich.table
 from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
+
+from lit_pi.errors import printable
 
 
 class Table(NamedTuple):
@@ -29,19 +32,19 @@ class Table(NamedTuple):
     def markdown(self) -> str:
         """As GitHub renders it."""
         aligned = [":---"] * self.numbers + ["---:"] * (len(self.header) - self.numbers)
-        lines = [[cell.replace("|", "\\|") for cell in line] for line in (self.header, aligned, *self.rows)]
+        lines = [[in_markdown(cell) for cell in line] for line in (self.header, aligned, *self.rows)]
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        # `<bos>` would be an element of HTML, and `*` begin a list.
-        parts = (f"## {self.title}", table, *(note.replace("*", "\\*", 1) for note in self.notes))
-        return "\n\n".join(parts).replace("<", "&lt;") + "\n"
+        # `*` would begin a list.
+        notes = (in_markdown(note).replace("*", "\\*", 1) for note in self.notes)
+        return "\n\n".join((f"## {in_markdown(self.title)}", table, *notes)) + "\n"
 
     def latex(self) -> str:
         """A float with a caption, which needs the package booktabs."""
         columns = "l" * self.numbers + "r" * (len(self.header) - self.numbers)
-        header, *rows = [f"  {' & '.join(map(escaped, line))} \\\\" for line in (self.header, *self.rows)]
-        notes = "".join(f" {escaped(note)}." for note in self.notes)
+        header, *rows = [f"  {' & '.join(map(in_latex, line))} \\\\" for line in (self.header, *self.rows)]
+        notes = "".join(f" {in_latex(note)}." for note in self.notes)
         lines = [
-            "\\begin{table}", "  \\centering", f"  \\caption{{{escaped(self.title)}.{notes}}}",
+            "\\begin{table}", "  \\centering", f"  \\caption{{{in_latex(self.title)}.{notes}}}",
             f"  \\begin{{tabular}}{{{columns}}}", "  \\toprule", header, "  \\midrule", *rows, "  \\bottomrule",
             "  \\end{tabular}", "\\end{table}",
         ]  # fmt: skip
@@ -50,16 +53,16 @@ class Table(NamedTuple):
     def print(self, console: Console) -> None:
         """Print to a terminal; columns that its width does not hold follow in a table of their own, none is cut."""
         names, rows = self.header[: self.numbers], [row[: self.numbers] for row in self.rows]
-        blocks = list(self._blocks(console.width))
+        blocks, notes = list(self._blocks(console.width)), "\n".join(map(in_terminal, self.notes))
         for block in blocks:
             last = block is blocks[-1]
-            shown = rich.table.Table(title=self.title, caption="\n".join(self.notes) or None if last else None)
+            shown = rich.table.Table(title=in_terminal(self.title), caption=notes or None if last else None)
             for name in names:
-                shown.add_column(name, overflow="fold")
+                shown.add_column(in_terminal(name), overflow="fold")
             for place in block:
-                shown.add_column(self.header[place], justify="right", no_wrap=True)
+                shown.add_column(in_terminal(self.header[place]), justify="right", no_wrap=True)
             for head, row in zip(rows, self.rows, strict=True):
-                shown.add_row(*map(escape, [*head, *(row[place] for place in block)]))
+                shown.add_row(*map(in_terminal, [*head, *(row[place] for place in block)]))
             console.print(shown)
 
     def _blocks(self, width: int) -> Iterator[list[int]]:
@@ -82,9 +85,20 @@ LATEX = {
 """Signs that are commands of LaTeX, or none of the fonts that it starts with."""
 
 
-def escaped(text: str) -> str:
-    """Text as LaTeX prints it."""
-    return "".join(LATEX.get(sign, sign) for sign in text)
+def in_latex(text: str) -> str:
+    """Text of anyone as LaTeX prints it."""
+    return "".join(LATEX.get(sign, sign) for sign in printable(text))
+
+
+def in_markdown(text: str) -> str:
+    """Text of anyone as Markdown shows it: no element of HTML, no cell of its own, no link and no picture."""
+    plain = printable(text).replace("<", "&lt;").replace("|", "\\|")
+    return re.sub(r"\[(?=[^\]]*\][(\[])", r"\\[", plain)
+
+
+def in_terminal(text: str) -> str:
+    """Text of anyone as rich prints it: its brackets are no styles."""
+    return escape(printable(text))
 
 
 def percent(share: float, low: float, high: float) -> str:

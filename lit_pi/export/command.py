@@ -1,5 +1,6 @@
 """`lit-pi export`: an extended model as a directory that stock transformers has been seen to load alike."""
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -18,17 +19,21 @@ from lit_pi.models.equality.checks import check_kind
 from lit_pi.models.fingerprint import rotates_as
 from lit_pi.models.sources.own_tokenizer import FIT
 from lit_pi.positions import FromConfig, PositionStrategy
+from lit_pi.ranges import Tokens, in_range
 from lit_pi.runs import status
 
+SIZE = r"[1-9][0-9]*(KB|MB|GB|TB|KiB|MiB|GiB)"
+"""Sizes that transformers reads, none of them zero."""
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
+@in_range
 def export(
     checkpoint: str | None = None,
     output: Path | None = None,
     position: PositionStrategy | None = None,
-    original_context: int | None = None,
-    target_context: int | None = None,
+    original_context: Tokens | None = None,
+    target_context: Tokens | None = None,
     tokenizer: str | None = None,
     dtype: Dtype | None = None,
     max_shard_size: str = "5GB",
@@ -69,6 +74,8 @@ def export(
         return
     if checkpoint is None or output is None:
         raise UserError("export needs the `checkpoint` and the `output` directory, or the directory to `check`")
+    if not re.fullmatch(SIZE, max_shard_size.strip()):
+        raise UserError(f"max_shard_size of export is {max_shard_size}: give a number and a unit, as 5GB or 500MB")
     if said := status.unfinished(Path(checkpoint).expanduser()):
         if not unfinished:
             raise UserError(

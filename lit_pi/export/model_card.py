@@ -9,6 +9,7 @@ import transformers
 from huggingface_hub import ModelCard, ModelCardData
 
 from lit_pi import __version__
+from lit_pi.evaluations.tables import in_markdown
 from lit_pi.export.origin import Origin
 from lit_pi.export.verification import Verified
 from lit_pi.gguf_file import is_gguf
@@ -121,9 +122,12 @@ def _evaluation(exported: Exported) -> str:
             header = ("context length (tokens)", "perplexity", "tokens scored")
             known = record["protocol"].get("reproduces")
             named = "" if known is None else f", protocol {known['name']}"
-            parts.append(f"Perplexity on {record['evaluation']}{named}{partial}:\n\n{_table(header, rows)}")
+            parts.append(
+                f"Perplexity on {in_markdown(record['evaluation'])}{named}{partial}:\n\n{_table(header, rows)}"
+            )
         else:
-            parts.append(f"`results.json` of the run has {record['evaluation']} ({record['kind']}{partial}).")
+            what = in_markdown(f"{record['evaluation']} ({record['kind']}{partial})")
+            parts.append(f"`results.json` of the run has {what}.")
     return "\n\n".join(parts) or "The run has no result of this model with this strategy."
 
 
@@ -179,4 +183,4 @@ def described(position: dict[str, Any]) -> str:
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = [header, ("---",) * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(map(in_markdown, line))} |" for line in lines)

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
-from torch.distributed import all_gather_object
+from torch.distributed import Backend, all_gather_object
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
@@ -21,6 +21,7 @@ from lit_pi.models import LanguageModel
 from lit_pi.models.sources.checkpoint import read_whole
 from lit_pi.models.sources.filling import Fill
 from lit_pi.parallel.checkpoint_io import AtomicCheckpointIO
+from lit_pi.ranges import Count, in_range
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -51,6 +52,7 @@ class FSDP2(ModelParallelStrategy):
             one of torchao's with states of 8 bits or fewer, unless `cpu_offload` moves them from a GPU.
     """
 
+    @in_range
     def __init__(
         self,
         compute_dtype: Dtype = "bfloat16",
@@ -58,17 +60,17 @@ class FSDP2(ModelParallelStrategy):
         cpu_offload: bool = False,
         save_distributed_checkpoint: bool = True,
         process_group_backend: str | None = None,
-        context_parallel_size: int = 1,
+        context_parallel_size: Count = 1,
     ) -> None:
         super().__init__(
             tensor_parallel_size=context_parallel_size,  # Lightning gives the ranks of this axis the same batches
             save_distributed_checkpoint=save_distributed_checkpoint,
             process_group_backend=process_group_backend,
         )
-        if context_parallel_size < 1:
+        if process_group_backend is not None and process_group_backend not in Backend.backend_list:
             raise UserError(
-                f"trainer.strategy.context_parallel_size is {context_parallel_size}: it must be at least 1, which "
-                "splits no sequence"
+                f"process_group_backend of FSDP2 is {process_group_backend}, which torch does not know: leave it out, "
+                f"or give one of {', '.join(Backend.backend_list)}"
             )
         self.context_parallel_size = context_parallel_size
         self.compute_dtype: torch.dtype = getattr(torch, compute_dtype)

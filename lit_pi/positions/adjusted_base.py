@@ -1,13 +1,13 @@
 """Adjusted base frequency: another base, chosen by hand."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from jaxtyping import Float32
 from torch import Tensor
 
-from lit_pi.errors import UserError
 from lit_pi.positions.base import PositionStrategy
 from lit_pi.positions.rope import Rope
+from lit_pi.ranges import Range, in_range
 
 
 class AdjustedBase(PositionStrategy):
@@ -20,9 +20,8 @@ class AdjustedBase(PositionStrategy):
         UserError: the base is not larger than 1.
     """
 
-    def __init__(self, rope_theta: float = 500_000.0) -> None:
-        if not 1 < rope_theta < float("inf"):
-            raise UserError(f"AdjustedBase got rope_theta {rope_theta:g}: a base is a number above 1")
+    @in_range
+    def __init__(self, rope_theta: Annotated[float, Range(1, above=True)] = 500_000.0) -> None:
         self.rope_theta = rope_theta
 
     def inv_freq(self, rope: Rope, context_length: int) -> Float32[Tensor, " half"]:

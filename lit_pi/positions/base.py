@@ -11,6 +11,7 @@ from torch import Tensor
 from lit_pi.errors import UserError
 from lit_pi.positions.attention_rule import AttentionRule
 from lit_pi.positions.rope import Rope
+from lit_pi.ranges import Stretch, Tokens, in_range
 
 
 class PositionStrategy(ABC):
@@ -126,15 +127,14 @@ class StretchingStrategy(PositionStrategy):
         UserError: neither or both are given, or the scale is below 1.
     """
 
-    def __init__(self, scale: float | None = None, target_context: int | None = None) -> None:
+    @in_range
+    def __init__(self, scale: Stretch | None = None, target_context: Tokens | None = None) -> None:
         name = type(self).__name__
         if (scale is None) == (target_context is None):
             raise UserError(
                 f"{name} takes either `scale` or `target_context` and got "
                 f"{'neither' if scale is None else 'both'}: give exactly one (the other is null)"
             )
-        if scale is not None and not 1 <= scale < float("inf"):
-            raise UserError(f"{name} got scale {scale:g}: a context can only be stretched by 1 or more")
         self.scale = scale
         self.target_context = target_context
 

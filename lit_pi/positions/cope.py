@@ -1,13 +1,15 @@
 """Clipped rotary positions: the lowest frequencies fade to zero."""
 
+from typing import Annotated
+
 import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from lit_pi.errors import UserError
 from lit_pi.positions.base import PositionStrategy
 from lit_pi.positions.derived import DerivedStrategy
 from lit_pi.positions.rope import Rope
+from lit_pi.ranges import Range, in_range
 
 
 class CoPE(DerivedStrategy):
@@ -23,9 +25,8 @@ class CoPE(DerivedStrategy):
         UserError: fewer than two frequencies would fade.
     """
 
-    def __init__(self, inner: PositionStrategy | None = None, clipped: int = 20) -> None:
-        if clipped < 2:
-            raise UserError(f"CoPE got clipped {clipped}: at least 2 frequencies fade")
+    @in_range
+    def __init__(self, inner: PositionStrategy | None = None, clipped: Annotated[int, Range(2)] = 20) -> None:
         super().__init__(inner)
         self.clipped = clipped
 

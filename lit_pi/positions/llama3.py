@@ -10,6 +10,7 @@ from torch import Tensor
 from lit_pi.errors import UserError
 from lit_pi.positions.base import StretchingStrategy
 from lit_pi.positions.rope import Rope
+from lit_pi.ranges import Positive, Stretch, Tokens, in_range
 
 
 class Llama3(StretchingStrategy):
@@ -28,12 +29,13 @@ class Llama3(StretchingStrategy):
         UserError: not 0 < low_freq_factor < high_freq_factor.
     """
 
+    @in_range
     def __init__(
         self,
-        scale: float | None = None,
-        target_context: int | None = None,
-        low_freq_factor: float = 1.0,
-        high_freq_factor: float = 4.0,
+        scale: Stretch | None = None,
+        target_context: Tokens | None = None,
+        low_freq_factor: Positive = 1.0,
+        high_freq_factor: Positive = 4.0,
     ) -> None:
         super().__init__(scale, target_context)
         if not 0 < low_freq_factor < high_freq_factor:

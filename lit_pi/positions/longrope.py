@@ -12,6 +12,7 @@ from torch import Tensor
 from lit_pi.errors import UserError
 from lit_pi.positions.base import StretchingStrategy
 from lit_pi.positions.rope import Rope
+from lit_pi.ranges import Positive, Stretch, Tokens, in_range
 
 Factors = list[float] | str
 
@@ -35,13 +36,14 @@ class LongRoPE(StretchingStrategy):
         UserError: a file cannot be read, a factor is not positive, or there is not one for each frequency.
     """
 
+    @in_range
     def __init__(
         self,
         long_factor: Factors,
         short_factor: Factors | None = None,
-        scale: float | None = None,
-        target_context: int | None = None,
-        attention_factor: float | None = None,
+        scale: Stretch | None = None,
+        target_context: Tokens | None = None,
+        attention_factor: Positive | None = None,
     ) -> None:
         super().__init__(scale, target_context)
         self.long_factor = _read(long_factor, "long_factor")

@@ -10,6 +10,7 @@ from torch import Tensor
 from lit_pi.errors import UserError
 from lit_pi.positions.base import StretchingStrategy
 from lit_pi.positions.rope import Rope
+from lit_pi.ranges import Positive, Stretch, Tokens, in_range
 
 Ramp = Literal["rotations", "dimensions"]
 
@@ -33,12 +34,13 @@ class NTKByParts(StretchingStrategy):
         UserError: not 0 < beta_slow < beta_fast.
     """
 
+    @in_range
     def __init__(
         self,
-        scale: float | None = None,
-        target_context: int | None = None,
-        beta_fast: float = 32.0,
-        beta_slow: float = 1.0,
+        scale: Stretch | None = None,
+        target_context: Tokens | None = None,
+        beta_fast: Positive = 32.0,
+        beta_slow: Positive = 1.0,
         ramp: Ramp = "rotations",
         truncate: bool = True,
     ) -> None:

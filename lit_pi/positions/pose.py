@@ -1,6 +1,7 @@
 """Positional skip-wise training: short sequences that stand for long ones."""
 
 import zlib
+from typing import Annotated
 
 import torch
 from jaxtyping import Int
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from lit_pi.errors import UserError
 from lit_pi.positions.train_positions import TrainPositions
+from lit_pi.ranges import Range, Seed, Tokens, in_range
 
 
 class PoSE(TrainPositions):
@@ -27,9 +29,8 @@ class PoSE(TrainPositions):
         UserError: fewer than 2 chunks, or a sequence is longer than the target context.
     """
 
-    def __init__(self, target_context: int, chunks: int = 2, seed: int = 0) -> None:
-        if chunks < 2:
-            raise UserError(f"PoSE got chunks {chunks}: a skip needs at least 2")
+    @in_range
+    def __init__(self, target_context: Tokens, chunks: Annotated[int, Range(2)] = 2, seed: Seed = 0) -> None:
         self.target_context = target_context
         self.chunks = chunks
         self.seed = seed

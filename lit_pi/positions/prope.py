@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from lit_pi.errors import UserError
 from lit_pi.positions.base import PositionStrategy
 from lit_pi.positions.rope import Rope
+from lit_pi.ranges import Share, Stretch, in_range
 
 
 class PRoPE(PositionStrategy):
@@ -22,11 +22,8 @@ class PRoPE(PositionStrategy):
         UserError: the share is not in that range, or the scale below 1.
     """
 
-    def __init__(self, fraction: float = 0.75, scale: float = 1.0) -> None:
-        if not 0 < fraction <= 1:
-            raise UserError(f"PRoPE got fraction {fraction:g}: it is the share of frequencies kept, in (0, 1]")
-        if not 1 <= scale < float("inf"):
-            raise UserError(f"PRoPE got scale {scale:g}: a context can only be stretched by 1 or more")
+    @in_range
+    def __init__(self, fraction: Share = 0.75, scale: Stretch = 1.0) -> None:
         self.fraction = fraction
         self.scale = scale
 

@@ -3,10 +3,10 @@
 from jaxtyping import Float32, Int
 from torch import Tensor
 
-from lit_pi.errors import UserError
 from lit_pi.positions.attention_rule import AttentionRule, Pass, distances
 from lit_pi.positions.base import PositionStrategy
 from lit_pi.positions.rope import Rope
+from lit_pi.ranges import Count, Tokens, in_range
 
 
 class SelfExtend(PositionStrategy):
@@ -24,9 +24,8 @@ class SelfExtend(PositionStrategy):
         UserError: the group size or the window is not positive.
     """
 
-    def __init__(self, group_size: int = 8, window: int = 1024) -> None:
-        if group_size < 1 or window < 1:
-            raise UserError(f"SelfExtend got group_size {group_size} and window {window}: both are 1 or more")
+    @in_range
+    def __init__(self, group_size: Count = 8, window: Tokens = 1024) -> None:
         self.group_size = group_size
         self.window = window
 

@@ -2,9 +2,9 @@
 
 import math
 
-from lit_pi.errors import UserError
 from lit_pi.positions.ntk_by_parts import NTKByParts, Ramp
 from lit_pi.positions.rope import Rope
+from lit_pi.ranges import Positive, Stretch, Tokens, in_range
 
 
 class YaRN(NTKByParts):
@@ -23,19 +23,18 @@ class YaRN(NTKByParts):
         UserError: not 0 < beta_slow < beta_fast, or an attention factor that is not positive.
     """
 
+    @in_range
     def __init__(
         self,
-        scale: float | None = None,
-        target_context: int | None = None,
-        beta_fast: float = 32.0,
-        beta_slow: float = 1.0,
+        scale: Stretch | None = None,
+        target_context: Tokens | None = None,
+        beta_fast: Positive = 32.0,
+        beta_slow: Positive = 1.0,
         ramp: Ramp = "dimensions",
-        attention_factor: float | None = None,
+        attention_factor: Positive | None = None,
         truncate: bool = True,
     ) -> None:
         super().__init__(scale, target_context, beta_fast, beta_slow, ramp, truncate)
-        if attention_factor is not None and attention_factor <= 0:
-            raise UserError(f"YaRN got attention_factor {attention_factor:g}: it must be positive")
         self.attention_factor = attention_factor
 
     def attention_scaling(self, rope: Rope, context_length: int) -> float:

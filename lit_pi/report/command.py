@@ -1,13 +1,17 @@
 """Tables and pictures of runs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 
-from lit_pi.evaluations.figures import save
+from lit_pi.errors import UserError
+from lit_pi.evaluations import Evaluation
+from lit_pi.evaluations.figures import Picture, save
+from lit_pi.evaluations.records import Records
 from lit_pi.evaluations.tables import Table
-from lit_pi.files import beside
+from lit_pi.files import beside, file_name
 from lit_pi.report.runs import by_class, runs_of
 from lit_pi.runs.status import unfinished
 
@@ -32,14 +36,12 @@ def report(directories: Sequence[Path], output: Path = Path("runs/report")) -> N
     for directory in directories:
         if said := unfinished(directory):
             print(f"Warning: {said}.")
-    tables = [
-        table for owner, records in found.items() for table in (*owner.tables(records), *owner.differences(records))
-    ]
-    figures = {
-        name.replace("/", "-"): figure
-        for owner, records in found.items()
-        for name, figure in owner.figures(records).items()
-    }
+    tables: list[Table] = []
+    figures: dict[str, Picture] = {}
+    for owner, records in found.items():
+        with _telling(owner, records):
+            tables += [*owner.tables(records), *owner.differences(records)]
+            figures |= {file_name(name): figure for name, figure in owner.figures(records).items()}
     console = Console()
     for table in tables:
         table.print(console)
@@ -59,13 +61,29 @@ def report(directories: Sequence[Path], output: Path = Path("runs/report")) -> N
 
 def write_tables(run: Path) -> str:
     """Write every table of one run into its directory, as `tables.md` and `tables.tex`; the former is returned."""
-    tables: list[Table] = [
-        table for owner, records in by_class(runs_of([run])).items() for table in owner.tables(records)
-    ]
+    tables: list[Table] = []
+    for owner, records in by_class(runs_of([run])).items():
+        with _telling(owner, records):
+            tables += owner.tables(records)
     markdown = "\n".join(table.markdown() for table in tables)
     _write(run / MARKDOWN, markdown)
     _write(run / LATEX, "\n".join(["% \\usepackage{booktabs}\n", *(table.latex() for table in tables)]))
     return markdown
+
+
+@contextmanager
+def _telling(owner: type[Evaluation], records: Mapping[str, Records]) -> Iterator[None]:
+    """Say whose records lack what their class makes tables and pictures of: anyone may have written them."""
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        if not owner.__module__.startswith("lit_pi."):
+            raise  # a mistake in a class of one's own is found by its traceback
+        runs = sorted({str(run.directory) for each in records.values() for run in each})
+        raise UserError(
+            f"results of {', '.join(records)} in {', '.join(runs)} are not what {owner.__name__} writes "
+            f"({type(error).__name__}: {error}): test again"
+        ) from error
 
 
 def _write(path: Path, text: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-BASE = {"errors", "files", "progress", "batches", "hub", "gguf_file", "optimization"}
+BASE = {"errors", "files", "progress", "batches", "hub", "gguf_file", "ranges"}
 """Single files that know no room; any room may import them."""
 ROOMS: dict[str, set[str]] = {
     "positions": set(),

@@ -6,6 +6,7 @@ from lit_pi.data.corpora.corpus import Document, Dropped, FirstTokens, Split
 from lit_pi.data.corpora.readers import Reading, Record, Undecodable
 from lit_pi.data.corpora.text_files import Files, TextFiles
 from lit_pi.errors import UserError
+from lit_pi.ranges import Count, in_range
 
 REPOSITORY = "hf://datasets/ccdv/govreport-summarization@refs/convert/parquet/document"
 BEFORE, AFTER = (
@@ -43,20 +44,17 @@ class GovReportCorpus(TextFiles):
         "`validation` and `test`"
     )
 
+    @in_range
     def __init__(
         self,
         train: Files | None = f"{REPOSITORY}/train/*.parquet",
         validation: Files | None = f"{REPOSITORY}/validation/*.parquet",
         test: Files | None = f"{REPOSITORY}/test/*.parquet",
         learn: Literal["report", "summary"] = "report",
-        max_report_tokens: int | None = None,
-        max_summary_tokens: int | None = None,
+        max_report_tokens: Count | None = None,
+        max_summary_tokens: Count | None = None,
     ) -> None:
         super().__init__(train, validation, test, text_field="report")
-        limits = {"max_report_tokens": max_report_tokens, "max_summary_tokens": max_summary_tokens}
-        for limit, value in limits.items():
-            if value is not None and value < 1:
-                raise UserError(f"{limit} of GovReportCorpus is {value}: it must be 1 or more, or null for all tokens")
         if max_summary_tokens is not None and learn == "report":
             raise UserError(
                 "max_summary_tokens of GovReportCorpus limits summaries: set learn: summary, or leave it out"

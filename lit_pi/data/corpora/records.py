@@ -8,10 +8,13 @@ from typing import Any, Literal, NamedTuple
 
 from lit_pi.data.corpora.corpus import Corpus, Document, Dropped, Duplicates, Split, content_hash, split_by_hash
 from lit_pi.data.corpora.readers import Reading, Record, Undecodable
-from lit_pi.errors import UserError, check_at_least
+from lit_pi.errors import UserError
+from lit_pi.ranges import Range
 
 Value = str | int | float | bool
 Found = Record | Undecodable | Dropped
+HELD_OUT = Range(0, 0.5, below=True)
+"""Shares of the documents that `validation` and `test` may each take."""
 PLAIN_TEXT = "text"
 """The field that holds text in nearly all datasets, and never chats."""
 
@@ -55,11 +58,10 @@ class RecordCorpus(Corpus):
 
     def __init__(self, choice: Choice, encodings: list[str] | None = None) -> None:
         weights = choice.weights
-        if not 0 <= choice.held_out < 0.5:
-            raise UserError(f"held_out is {choice.held_out}: it must be at least 0 and less than 0.5")
+        HELD_OUT.check(f"held_out of {type(self).__name__}", choice.held_out)
+        Range(0).check(f"min_bytes of {type(self).__name__}", choice.min_bytes)
         if weights is not None and (min(weights.values(), default=0) < 0 or not sum(weights.values()) > 0):
             raise UserError(f"weights are {weights}: none may be negative, and one must be positive")
-        check_at_least(type(self).__name__, 0, min_bytes=choice.min_bytes)
         self.choice = choice
         self.encodings = encodings or ["utf-8"]
         for encoding in self.encodings:

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from lit_pi.batches import IGNORE, ScoringBatch, Span
 from lit_pi.data.ranks import share_out
 from lit_pi.data.tokenizer import tokenizer_fingerprint
-from lit_pi.errors import UserError, check_at_least
+from lit_pi.errors import UserError
 from lit_pi.evaluations.choices.paired import KIND
 from lit_pi.evaluations.choices.question_table import question_columns
 from lit_pi.evaluations.choices.rows import Row, RowEncoder
@@ -23,6 +23,7 @@ from lit_pi.evaluations.choices.tasks import Question, Task
 from lit_pi.evaluations.evaluation import Evaluation, Found, Results, ScoringBatches
 from lit_pi.evaluations.selection import at_most
 from lit_pi.evaluations.tables import Table
+from lit_pi.ranges import Count, Seed, Tokens, in_range
 
 LENGTH_MULTIPLE = 8
 """Rows are padded to a multiple of this many tokens, so that kernels see few shapes."""
@@ -49,19 +50,17 @@ class MultipleChoice(Evaluation):
     kind = KIND
     folder = "questions"
 
+    @in_range
     def __init__(
         self,
         task: Task,
-        context_length: int = 2048,
-        batch_tokens: int = 4096,
-        max_questions: int | None = None,
-        seed: int = 0,
-        every_n_steps: int | None = None,
+        context_length: Tokens = 2048,
+        batch_tokens: Tokens = 4096,
+        max_questions: Count | None = None,
+        seed: Seed = 0,
+        every_n_steps: Count | None = None,
     ) -> None:
         super().__init__(every_n_steps)
-        counts = {"context_length": context_length, "batch_tokens": batch_tokens, "max_questions": max_questions}
-        check_at_least("the MultipleChoice evaluation", 1, **counts)
-        check_at_least("the MultipleChoice evaluation", 0, seed=seed)
         self.task = task
         self.context_length = context_length
         self.batch_tokens = batch_tokens

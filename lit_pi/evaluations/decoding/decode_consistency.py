@@ -12,12 +12,13 @@ from lit_pi.data.corpora.corpus import Corpus, Split
 from lit_pi.data.documents.overlap import Hashes
 from lit_pi.data.generation import GenerationBatches, PromptSample
 from lit_pi.data.store import TokenStore
-from lit_pi.errors import UserError, check_at_least
+from lit_pi.errors import UserError
 from lit_pi.evaluations.decoding.differences import KIND, DecodeDifferenceSums, overall, tolerance_of
 from lit_pi.evaluations.decoding.tables import decode_tables
 from lit_pi.evaluations.evaluation import Evaluation, Found, Results
 from lit_pi.evaluations.selection import at_most
 from lit_pi.evaluations.tables import Table
+from lit_pi.ranges import Count, NotNegative, Seed, Tokens, in_range
 
 
 class DecodeConsistency(Evaluation):
@@ -44,29 +45,25 @@ class DecodeConsistency(Evaluation):
 
     kind = KIND
 
+    @in_range
     def __init__(
         self,
         corpus: Corpus,
         split: Split = "test",
-        context_length: int = 2048,
-        steps: int = 64,
-        tolerance: float | None = None,
-        batch_size: int = 1,
-        max_documents: int | None = 8,
-        seed: int = 0,
-        every_n_steps: int | None = None,
+        context_length: Tokens = 2048,
+        steps: Count = 64,
+        tolerance: NotNegative | None = None,
+        batch_size: Count = 1,
+        max_documents: Count | None = 8,
+        seed: Seed = 0,
+        every_n_steps: Count | None = None,
     ) -> None:
         super().__init__(every_n_steps)
-        counts = {"steps": steps, "batch_size": batch_size, "max_documents": max_documents}
-        check_at_least("the DecodeConsistency evaluation", 1, **counts)
-        check_at_least("the DecodeConsistency evaluation", 0, seed=seed)
         if steps >= context_length:
             raise UserError(
                 f"the DecodeConsistency evaluation reads {steps} steps of context_length {context_length}: at least "
                 "one token must stand before them"
             )
-        if tolerance is not None and tolerance < 0:
-            raise UserError(f"tolerance of the DecodeConsistency evaluation is {tolerance}: it must be 0 or more")
         self.corpus = corpus
         self.split: Split = split
         self.context_length = context_length

@@ -16,7 +16,7 @@ from lit_pi.data.generation import GenerationBatches, PromptSample, continuation
 from lit_pi.data.ranks import share_out
 from lit_pi.data.store import TokenStore
 from lit_pi.data.tokenizer import tokenizer_fingerprint
-from lit_pi.errors import UserError, check_at_least
+from lit_pi.errors import UserError
 from lit_pi.evaluations.evaluation import Evaluation, Found, Results, ScoringBatches
 from lit_pi.evaluations.figures import Picture
 from lit_pi.evaluations.passkey.figures import passkey_figures
@@ -26,6 +26,7 @@ from lit_pi.evaluations.passkey.scores import PasskeySample, PasskeyScores, Writ
 from lit_pi.evaluations.passkey.summary import summarise
 from lit_pi.evaluations.passkey.tables import passkey_differences, passkey_tables
 from lit_pi.evaluations.tables import Table
+from lit_pi.ranges import Count, Seed, Tokens, in_range
 
 PasskeyMode = Literal["paper", "grid", "random"]
 Score = Literal["teacher_forced", "generate"]
@@ -69,27 +70,25 @@ class PasskeyRetrieval(Evaluation):
     kind = KIND
     folder = "passkeys"
 
+    @in_range
     def __init__(
         self,
-        context_lengths: Sequence[int] = (2048,),
+        context_lengths: Sequence[Tokens] = (2048,),
         mode: PasskeyMode = "paper",
-        distances: int = 32,
-        depths: int = 11,
-        trials: int = 10,
+        distances: Count = 32,
+        depths: Count = 11,
+        trials: Count = 10,
         score: Score = "teacher_forced",
-        max_new_tokens: int | None = None,
+        max_new_tokens: Tokens | None = None,
         filler: Corpus | None = None,
         filler_split: Split = "test",
-        batch_size: int = 1,
-        seed: int = 0,
-        every_n_steps: int | None = None,
+        batch_size: Count = 1,
+        seed: Seed = 0,
+        every_n_steps: Count | None = None,
     ) -> None:
         super().__init__(every_n_steps)
         if not context_lengths:
             raise UserError("context_lengths of the PasskeyRetrieval evaluation are empty: give at least one")
-        check_at_least("the PasskeyRetrieval evaluation", 1, distances=distances, depths=depths, trials=trials)
-        check_at_least("the PasskeyRetrieval evaluation", 1, max_new_tokens=max_new_tokens, batch_size=batch_size)
-        check_at_least("the PasskeyRetrieval evaluation", 0, seed=seed)
         self.context_lengths = tuple(sorted(set(context_lengths), reverse=True))
         self.mode: PasskeyMode = mode
         self.cells = {"paper": distances, "grid": depths, "random": 1}[mode]

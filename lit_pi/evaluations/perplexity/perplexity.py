@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
@@ -16,7 +16,7 @@ from lit_pi.data.documents.overlap import Hashes
 from lit_pi.data.generation import GenerationBatches
 from lit_pi.data.store import TokenStore
 from lit_pi.data.token_bytes import TokenBytes
-from lit_pi.errors import UserError, check_at_least
+from lit_pi.errors import UserError
 from lit_pi.evaluations.evaluation import Evaluation, Found, Probe, Results, ScoringBatches
 from lit_pi.evaluations.figures import Picture
 from lit_pi.evaluations.perplexity.definitions import OF_BYTES, Floats
@@ -35,6 +35,7 @@ from lit_pi.evaluations.perplexity.window_scores import WindowScores
 from lit_pi.evaluations.perplexity.windows import Bos, Shape, Window, WindowPlan, plan_batches
 from lit_pi.evaluations.selection import at_most
 from lit_pi.evaluations.tables import Table
+from lit_pi.ranges import Count, Range, Seed, Tokens, in_range
 
 
 class KnownBytes(NamedTuple):
@@ -82,32 +83,26 @@ class Perplexity(Evaluation):
     kind = KIND
     folder = "scores"
 
+    @in_range
     def __init__(
         self,
         corpus: Corpus,
         split: Split = "test",
-        context_lengths: Sequence[int] = (2048,),
-        stride: int | None = None,
+        context_lengths: Sequence[Tokens] = (2048,),
+        stride: Tokens | None = None,
         bos: Bos | None = None,
         disjoint: bool = False,
-        batch_size: int = 1,
-        max_documents: int | None = None,
-        max_tokens: int | None = None,
-        min_tokens: int = 1,
-        num_windows: int | None = None,
-        precision: float | None = None,
-        seed: int = 0,
+        batch_size: Count = 1,
+        max_documents: Count | None = None,
+        max_tokens: Count | None = None,
+        min_tokens: Count = 1,
+        num_windows: Annotated[int, Range(PER_BLOCK, step=PER_BLOCK)] | None = None,
+        precision: Annotated[float, Range(0, 1, above=True, below=True)] | None = None,
+        seed: Seed = 0,
         protocol: ProtocolName | None = None,
-        every_n_steps: int | None = None,
+        every_n_steps: Count | None = None,
     ) -> None:
         super().__init__(every_n_steps)
-        counts = {"max_documents": max_documents, "max_tokens": max_tokens, "min_tokens": min_tokens}
-        check_at_least("the Perplexity evaluation", 1, batch_size=batch_size, **counts)
-        check_at_least("the Perplexity evaluation", 0, seed=seed)
-        if num_windows is not None and num_windows < PER_BLOCK:
-            raise UserError(f"num_windows is {num_windows}: an interval needs {PER_BLOCK} windows or more")
-        if precision is not None and not 0 < precision < 1:
-            raise UserError(f"precision is {precision}: it must be between 0 and 1, as 0.005 for half a per cent")
         if precision is not None and num_windows is not None:
             raise UserError("precision stands beside num_windows: give one or the other")
         self.corpus = corpus

@@ -13,7 +13,7 @@ from lit_pi.data.corpora.corpus import Corpus, Document, Split, content_hash
 from lit_pi.data.documents.overlap import Hashes, as_hashes
 from lit_pi.data.generation import GenerationBatches, PromptEncoder, PromptSample, continuation, decoding_of
 from lit_pi.data.tokenizer import first_tokens, plain_backend, tokenizer_fingerprint
-from lit_pi.errors import UserError, check_at_least
+from lit_pi.errors import UserError
 from lit_pi.evaluations.evaluation import Evaluation, Found, Results
 from lit_pi.evaluations.selection import at_most
 from lit_pi.evaluations.summaries.scores import (
@@ -28,6 +28,7 @@ from lit_pi.evaluations.summaries.scores import (
 from lit_pi.evaluations.summaries.tables import summary_tables
 from lit_pi.evaluations.tables import Table
 from lit_pi.progress import progress
+from lit_pi.ranges import Count, NotNegative, Seed, Share, Tokens, in_range
 
 AT_ONCE = 16
 """Long documents that are cut together."""
@@ -61,25 +62,24 @@ class Summarization(Evaluation):
     kind = KIND
     folder = "summaries"
 
+    @in_range
     def __init__(
         self,
         corpus: Corpus,
         split: Split = "test",
-        context_length: int = 16384,
-        max_new_tokens: int = 1000,
-        temperature: float = 0.5,
-        top_p: float = 0.95,
-        seeds: Sequence[int] = (0, 1, 2),
+        context_length: Tokens = 16384,
+        max_new_tokens: Tokens = 1000,
+        temperature: NotNegative = 0.5,
+        top_p: Share = 0.95,
+        seeds: Sequence[Seed] = (0, 1, 2),
         stop_at_eos: bool = True,
-        batch_size: int = 1,
-        max_documents: int | None = None,
-        seed: int = 0,
-        every_n_steps: int | None = None,
+        batch_size: Count = 1,
+        max_documents: Count | None = None,
+        seed: Seed = 0,
+        every_n_steps: Count | None = None,
     ) -> None:
         super().__init__(every_n_steps)
-        check_at_least("the Summarization evaluation", 1, batch_size=batch_size, max_documents=max_documents)
-        check_at_least("the Summarization evaluation", 0, seed=seed)
-        if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        if not seeds or len(set(seeds)) < len(seeds):
             raise UserError(f"seeds of the Summarization evaluation are {list(seeds)}: give different ones from 0 on")
         if temperature == 0 and len(seeds) > 1:
             raise UserError(

@@ -32,7 +32,17 @@ from lit_pi.models.sources.provenance import put_in_effect, rope_of
 from lit_pi.models.sources.sizes import LLAMA_SIZES, Size
 from lit_pi.models.training.lora import LoRA
 from lit_pi.positions import Rope
+from lit_pi.ranges import Range
 from lit_pi.runs.status import say_if_unfinished
+
+FIELDS = {
+    **dict.fromkeys(("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"), Range(1)),
+    **dict.fromkeys(("num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings"), Range(1)),
+    "attention_dropout": Range(0, 1, below=True),
+    "initializer_range": Range(0),
+    "rms_norm_eps": Range(0),
+}
+"""Ranges of fields of `LlamaConfig`."""
 
 
 class ModelSource(ABC):
@@ -88,11 +98,30 @@ class FromScratch(ModelSource):
         fields = {**(LLAMA_SIZES[size] if size else {}), **(config or {})}
         if unknown := sorted(fields.keys() - LlamaConfig().to_dict().keys()):
             raise UserError(f"FromScratch got config field `{unknown[0]}`, which LlamaConfig does not have")
+        for field, allowed in FIELDS.items():
+            if isinstance(value := fields.get(field), int | float):
+                allowed.check(f"{field} of FromScratch", value)
         try:
             self.config = LlamaConfig(**fields)
-        except (StrictDataclassError, ValueError) as error:
-            reason = str(error).splitlines()[-1].strip().removeprefix("ValueError: ")
+            with torch.device("meta"):
+                from_config(self.config.__class__(**fields | {"num_hidden_layers": 1}))
+            rope_of(self.config)
+        except UserError:
+            raise
+        except Exception as error:  # fields may hold anything
+            reason = (str(error).splitlines() or [""])[-1].strip().removeprefix("ValueError: ")
+            known = isinstance(error, (StrictDataclassError, ValueError))
+            reason = reason if known else f"{type(error).__name__}: {reason}"
             raise UserError(f"FromScratch got config fields that do not make a model: {reason}") from error
+        heads, groups, size = (
+            int(getattr(self.config, field) or 0)
+            for field in ("num_attention_heads", "num_key_value_heads", "head_dim")
+        )
+        if heads % groups or size % 2:
+            raise UserError(
+                f"FromScratch got {heads} attention heads of size {size} over {groups} of keys and values: the number "
+                "of the latter has to divide that of the former, and the size to be even"
+            )
 
     def build(self) -> tuple[PreTrainedModel, Rope]:
         """Weights drawn by transformers' initialisation, from torch's global generator."""

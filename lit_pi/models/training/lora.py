@@ -1,7 +1,7 @@
 """Low-rank adapters: a frozen model learns through small matrices beside its own (Hu et al. 2021, arXiv 2106.09685)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from lit_pi.errors import UserError
 from lit_pi.models.language_model import LanguageModel
 from lit_pi.models.sources.fitted import compared
+from lit_pi.ranges import Count, Range, in_range
 
 ATTENTION_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
@@ -32,17 +33,16 @@ class LoRA:
         UserError: the rank or alpha is not positive.
     """
 
+    @in_range
     def __init__(
         self,
-        rank: int = 8,
-        alpha: int = 16,
-        dropout: float = 0.0,
+        rank: Count = 8,
+        alpha: Count = 16,
+        dropout: Annotated[float, Range(0, 1, below=True)] = 0.0,
         target_modules: Sequence[str] = ATTENTION_PROJECTIONS,
         train_embeddings: bool = True,
         train_norms: bool = True,
     ) -> None:
-        if rank < 1 or alpha <= 0:
-            raise UserError(f"model.adapter has rank {rank} and alpha {alpha}: both must be positive")
         self.rank = rank
         self.alpha = alpha
         self.dropout = dropout

@@ -1,9 +1,13 @@
 """The optimizer and the learning rate: the paper's defaults, schedules, and plateaus of what is measured."""
 
+from collections.abc import Iterable
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.cli import LRSchedulerCallable, ReduceLROnPlateau
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch.nn import Parameter
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LinearLR, LRScheduler
 
@@ -27,6 +31,28 @@ def adamw(params: Any) -> Optimizer:
 def warmup(optimizer: Optimizer) -> LRScheduler:
     """Make a linear warm-up as in the paper, constant afterwards."""
     return LinearLR(optimizer, **WARMUP)
+
+
+def configured(
+    make_optimizer: OptimizerCallable, make_scheduler: LRSchedulerCallable, parameters: Iterable[Parameter]
+) -> OptimizerLRSchedulerConfig:
+    """Make an optimizer and its scheduler, after another scheduler took two steps that train nothing.
+
+    Raises:
+        UserError: one of them does not take its options.
+    """
+    try:
+        optimizer = make_optimizer(parameters)
+    except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
+        raise UserError(f"model.optimizer does not work with its options: {error}") from error
+    try:
+        tried = make_scheduler(AdamW([Parameter(torch.zeros(1))]))
+        for _ in range(2):
+            tried.optimizer.step()
+            tried.step(0.0) if isinstance(tried, ReduceLROnPlateau) else tried.step()
+        return {"optimizer": optimizer, "lr_scheduler": scheduler_config(make_scheduler(optimizer))}
+    except (ValueError, TypeError, ArithmeticError, LookupError) as error:
+        raise UserError(f"model.scheduler does not work with its options: {error}") from error
 
 
 def scheduler_config(scheduler: LRScheduler | ReduceLROnPlateau) -> Any:

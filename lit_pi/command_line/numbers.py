@@ -1,0 +1,64 @@
+"""Numbers of a configuration: finite everywhere, and in their ranges where Lightning does not say them itself."""
+
+import math
+from typing import Any
+
+from jsonargparse import Namespace
+
+from lit_pi.errors import UserError
+from lit_pi.ranges import Range
+
+WORK = {
+    "fit": "limit_train_batches",
+    "validate": "limit_val_batches",
+    "test": "limit_test_batches",
+    "predict": "limit_predict_batches",
+}
+"""Options of the Trainer without whose batches a command does nothing."""
+RANGES = {
+    "seed_everything": Range(0, 2**32 - 1),
+    "trainer.accumulate_grad_batches": Range(1),
+    "trainer.check_val_every_n_epoch": Range(1),
+    "trainer.gradient_clip_val": Range(0),
+    "trainer.log_every_n_steps": Range(1),
+    "trainer.max_epochs": Range(-1),
+    "trainer.max_steps": Range(-1),
+    "trainer.num_nodes": Range(1),
+    "trainer.num_sanity_val_steps": Range(-1),
+    "trainer.overfit_batches": Range(0),
+    "trainer.val_check_interval": Range(0, above=True),
+    "checkpoint.every_n_train_steps": Range(0),
+    "checkpoint.save_top_k": Range(-1),
+    **{f"trainer.{option}": Range(0) for option in WORK.values()},
+}
+"""Ranges of options that are Lightning's."""
+
+
+def check_numbers(subcommand: str, config: Namespace) -> None:
+    """Check the numbers of a subcommand's configuration.
+
+    Raises:
+        UserError: one is not finite or not in its range, or leaves nothing to do.
+    """
+    _check_finite(config.as_dict(), "")
+    for option, allowed in RANGES.items():
+        value = config.get(option)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            allowed.check(option, value)
+    for option in (WORK.get(subcommand), *(("max_steps", "max_epochs") if subcommand == "fit" else ())):
+        value = config.get(f"trainer.{option}")
+        if value == 0 and not isinstance(value, bool):
+            raise UserError(
+                f"trainer.{option} is 0, which leaves `{subcommand}` nothing to do: raise it, or leave it out"
+            )
+
+
+def _check_finite(value: Any, key: str) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{key} is {value}, which is not finite: give a number that is")
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _check_finite(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _check_finite(inner, key)
