@@ -20,7 +20,7 @@ from lit_pi.models.layers.queries_and_keys import attended_keys
 from lit_pi.models.rotary import Layout, in_layout, plain_phases
 from lit_pi.models.sources.provenance import KEY, layer_kinds
 from lit_pi.module import LitLlama
-from lit_pi.positions import LayerRotations, Rotation
+from lit_pi.positions import LayerRotations, PositionStrategy, Rotation
 
 PHASE_TOLERANCE = 1e-4
 """Largest difference of cosine and sine in float32 between devices; bfloat16 on their way costs 2e-3 and more."""
@@ -32,6 +32,11 @@ ROUNDINGS = 16
 
 TOKENS = 8
 """Tokens that are probed: one may embed to zero, as that for padding does."""
+
+
+def _strategies(kind: type[PositionStrategy] = PositionStrategy) -> set[str]:
+    """Names of the strategies that are known here."""
+    return {name for each in kind.__subclasses__() for name in (each.__name__, *_strategies(each))}
 
 
 class RopeGuard(Callback):
@@ -49,7 +54,13 @@ class RopeGuard(Callback):
     """
 
     def __init__(self, allow_strategy_change: str | None = None) -> None:
-        self.allow_strategy_change = allow_strategy_change
+        allowed = None if allow_strategy_change is None else allow_strategy_change.rpartition(".")[2]
+        if allow_strategy_change == allowed is not None and allowed not in _strategies():
+            raise UserError(
+                f"rope_guard.allow_strategy_change is {allowed}, and there is no position strategy of that name: name "
+                f"one of {', '.join(sorted(_strategies()))}, or one of your own by its import path"
+            )
+        self.allow_strategy_change = allowed
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Compare the strategies where training resumes; an evaluation may be of any.

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from datetime import datetime
 from inspect import signature
 from pathlib import Path
-from typing import Any, Literal, TextIO, cast
+from typing import Any, Literal
 
 from docstring_parser import parse as parse_docstring
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
@@ -43,7 +43,7 @@ from lit_pi.callbacks import (
 from lit_pi.command_line.doors import check_classes, check_template
 from lit_pi.command_line.mistakes import mistake_behind
 from lit_pi.command_line.numbers import check_numbers
-from lit_pi.command_line.output import Output
+from lit_pi.command_line.output import going_on_unread
 from lit_pi.command_line.parser import MODE, Parser
 from lit_pi.command_line.run_config import RunConfig
 from lit_pi.command_line.wording import telling_what_fails
@@ -217,8 +217,9 @@ class LitPiCLI(LightningCLI):
             return
         folder = next(place for place in (run.absolute(), *run.absolute().parents) if place.exists())
         if not folder.is_dir() or not os.access(folder, os.W_OK):
+            why = "cannot be written (a read-only disk, or another's folder)" if folder.is_dir() else "is no folder"
             raise UserError(
-                f"cannot write to the run directory {run}, because {folder} is no folder of yours: name another with "
+                f"cannot write to the run directory {run}, because {folder} {why}: name another with "
                 "--trainer.default_root_dir"
             )
         self._until_the_end.enter_context(owned(run))
@@ -303,6 +304,7 @@ class LitPiCLI(LightningCLI):
             raise UserError(f"trainer: {error}") from error
 
 
+@going_on_unread()
 def run() -> None:
     """Run the command line; a mistake of the user is one line on stderr and exit status 2."""
     warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)  # lightning with torch 2.13
@@ -310,7 +312,6 @@ def run() -> None:
         warnings.filterwarnings("ignore", message=f".*{advice}")
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(name).addFilter(lambda record: not any(word in record.getMessage() for word in NOISE))
-    sys.stdout = cast(TextIO, Output(sys.stdout))
     try:
         cli = LitPiCLI()
     except (Stopped, KeyboardInterrupt) as stop:

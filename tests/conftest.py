@@ -6,6 +6,8 @@ import os
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="true", OMP_NUM_THREADS="1")
 
 import random
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,21 @@ def words_tokenizer() -> PreTrainedTokenizerFast:
     backend.train_from_iterator([WORDS], trainer)
     backend.enable_truncation(8)
     return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """The one line that a command says before it exits with status 2."""
+
+    from lit_pi.cli import run
+
+    def refuse(*words: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["lit-pi", *words])
+        with pytest.raises(SystemExit) as stop:
+            run()
+        assert stop.value.code == 2
+        said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lit-pi: error: ")]
+        assert len(said) == 1
+        return said[0]
+
+    return refuse

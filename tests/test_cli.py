@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lit_pi import __version__
 from lit_pi import datamodules as data_modules
-from lit_pi.cli import LitPiCLI, run
+from lit_pi.cli import LitPiCLI
 from lit_pi.positions import Interpolate
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -43,22 +43,6 @@ def resolved(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict]:
         return yaml.safe_load(capsys.readouterr().out)
 
     return resolve
-
-
-@pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """The one line that a command says before it exits with status 2."""
-
-    def refuse(*words: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["lit-pi", *words])
-        with pytest.raises(SystemExit) as stop:
-            run()
-        assert stop.value.code == 2
-        said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lit-pi: error: ")]
-        assert len(said) == 1
-        return said[0]
-
-    return refuse
 
 
 def header(path: Path) -> list[str]:
@@ -244,18 +228,22 @@ def test_mistakes_are_one_sentence_and_status_2(refused: Callable[..., str], tmp
             "--model.position=configs/position/no.yaml",
         ): "position is configs/position/no.yaml, and there is no such file",
         (*fit, "--model.position.scale=3"): "model.position does not take `scale`",
-        (*fit, "--model.position=Interpolate", "--model.position.scale=0.5"): "scale 0.5",
+        (
+            *fit,
+            "--model.position=Interpolate",
+            "--model.position.scale=0.5",
+        ): "scale of Interpolate is 0.5: it must be 1 or more",
         (*fit, "--model.position=Interpolate", "--model.position.scale=x"): "scale is x, and must be of type float",
         (*fit, "--trainer.accelerator=cpu", "--trainer.devices=0"): "devices",
-        (*fit, "--trainer.accumulate_grad_batches=0"): "accumulate_grad_batches of trainer is 0",
+        (*fit, "--trainer.accumulate_grad_batches=0"): "trainer.accumulate_grad_batches is 0",
         (*fit, "--trainer.strategy=fsdp9"): "trainer: You selected an invalid strategy name",
         (*fit, "--trainer.precision=bf17"): "'bf16-mixed'",
         (*fit, f"--trainer={strange}"): "trainer.strategy does not take `shards`",
         (*fit, "--model.postion=Extrapolate"): "--model.postion",
         (*fit, "--data.context_length=abc"): "data.context_length is abc, and must be of type int",
-        (*fit, "--data.context_length=100"): "multiple of 8",
-        (*fit, "--data.batch_size=0"): "batch_size of data is 0: it must be 1 or more",
-        (*fit, "--data.num_workers=-1"): "num_workers of data is -1: it must be 0 or more",
+        (*fit, "--data.context_length=100"): "and a multiple of 8",
+        (*fit, "--data.batch_size=0"): "batch_size of LongContextData is 0: it must be 1 or more",
+        (*fit, "--data.num_workers=-1"): "num_workers of LongContextData is -1: it must be 0 or more",
         (*fit, config): "The hidden size (30) is not a multiple of the number of attention heads (4)",
         (*fit, "--model.llm.size=9b"): "model.llm.size is 9b, and must be one of '2m', '7b'",
         (*fit, f"--config={broken}"): f"{broken} is not valid YAML",
@@ -264,7 +252,7 @@ def test_mistakes_are_one_sentence_and_status_2(refused: Callable[..., str], tmp
         (*fit, f"--trainer.default_root_dir={tmp_path}", "--ckpt_path=last"): f"no complete checkpoint in {tmp_path}",
         (*fit, "--ckpt_path=README.md"): "README.md is not a checkpoint of lit_pi",
         (*fit, f"--ckpt_path={tmp_path}"): f"{tmp_path} is not a checkpoint of lit_pi",
-        (*fit, f"--trainer.default_root_dir={broken}/run"): f"because {broken} is no folder of yours",
+        (*fit, f"--trainer.default_root_dir={broken}/run"): f"because {broken} is no folder",
         ("fly",): "fly",
     }
     for words, said in cases.items():
@@ -298,7 +286,7 @@ def test_mistakes_in_data_are_one_sentence_and_status_2(
             f"{evaluation}context_lengths: [256], stride: 16}}}}}}",
         ): "fills a window of 256 tokens: the longest has",
         (*test, f"{evaluation}context_lengths: [64], stride: 65}}}}}}"): "stride is 65: with context length 64",
-        (*test, f"{evaluation}context_lengths: [64], stride: 16, batch_size: 0}}}}}}"): "batch_size of the Perplexity",
+        (*test, f"{evaluation}context_lengths: [64], stride: 16, batch_size: 0}}}}}}"): "batch_size of Perplexity",
         (*test, "--data.evaluations=null"): "there is nothing to evaluate",
         ("report", str(tmp_path)): f"there is no results.json in {tmp_path}",
     }

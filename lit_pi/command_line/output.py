@@ -1,7 +1,21 @@
 """Standard output whose reader may leave, as `head` does, while a run goes on."""
 
 import os
-from typing import Any, TextIO
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, TextIO, cast
+
+
+@contextmanager
+def going_on_unread() -> Iterator[None]:
+    """Let nothing fail because the reader of standard output has left."""
+    output = Output(sys.stdout)
+    with redirect_stdout(cast(TextIO, output)):
+        try:
+            yield
+        finally:
+            output.flush()
 
 
 class Output:

@@ -9,6 +9,8 @@ from lit_pi.command_line.mistakes import mistake_behind
 from lit_pi.command_line.names import classes, nearest, options_of
 from lit_pi.errors import UserError, chain_of, shown
 
+COMMAND_LINE = "the command line"
+"""Where a mistake is that has no key."""
 NUMBERS = {"float": "a number", "int": "a whole number"}
 """Types as people call them."""
 NOT_FINITE = re.compile(r"[+-]?\.?(nan|inf|infinity)", re.IGNORECASE)
@@ -42,11 +44,10 @@ def telling_what_fails() -> Iterator[None]:
             raise UserError(mistake) from error
         # Of a class where others or null may stand, all that was tried; that it is no null says nothing.
         tried = re.search(r"Errors:\n(.*?)\nGiven value type", str(error), re.DOTALL)
-        reasons = [reason for reason in re.split(r"^ *- ", tried[1], flags=re.MULTILINE)] if tried else [str(error)]
-        told = [
-            " ".join(reason.split()) for reason in reasons if reason.strip() and not reason.startswith("Expected a")
-        ]
-        problem = re.sub(r"Problem with given class_path '([^']+)':", r"\1 cannot be made:", "; ".join(told))
+        reasons = re.split(r"^ *- ", tried[1], flags=re.MULTILINE) if tried else [str(error)]
+        told = [" ".join(reason.split()) for reason in reasons if not reason.startswith("Expected a")]
+        problem = "; ".join(filter(None, told))
+        problem = re.sub(r"Problem with given class_path '([^']+)':", r"\1 cannot be made:", problem)
         raise UserError(problem or f"a class cannot be made ({type(error).__name__}): see its options") from error
 
 
@@ -61,7 +62,7 @@ def one_sentence(message: str, options: Collection[str] = ()) -> str:
     keys = [
         key for key, inner in itertools.zip_longest(found, found[1:], fillvalue="") if not inner.startswith(f"{key}.")
     ]
-    key = ".".join(keys) or "the command line"
+    key = ".".join(keys) or COMMAND_LINE
     for say in SAYINGS:
         if sentence := say(message, key):
             return sentence
@@ -89,7 +90,8 @@ def _refused(message: str, key: str) -> str | None:
 
 def _incomplete(message: str, key: str) -> str | None:
     if needed := re.search(r"the following arguments are required: (.*)", message):
-        return f"{key} needs {needed[1]}: --{key}.{needed[1].split(',')[0]} ..."
+        option = needed[1].split(",")[0]
+        return f"{key} needs {needed[1]}: give --{option if key == COMMAND_LINE else f'{key}.{option}'}"
     return None
 
 
@@ -109,7 +111,7 @@ def _no_file(message: str, key: str) -> str | None:
 
 
 def _no_number(message: str, key: str) -> str | None:
-    """Of a value that is no number; where Tensors, files and classes are taken too, nobody means them."""
+    """The sentence of a value that is no number; where Tensors, files and classes are taken too, nobody means them."""
     given, kinds = _given(message), _kinds(message)
     if given is None or not NUMBERS.keys() & kinds:
         return None
@@ -135,10 +137,6 @@ def _no_class(message: str, key: str) -> str | None:
 
 def _of_another_type(message: str, key: str) -> str | None:
     given = _given(message)
-    if problem := re.search(
-        r"Problem with given class_path '([^']+)':(.*?)(?:\n *- |\n *Given|\Z)", message, re.DOTALL
-    ):
-        return f"{key} is {problem[1]}, and that does not work: {' '.join(problem[2].split())}"
     if (choices := re.findall(r"Literal\[(.*?)\]", message)) and given is not None:
         listed = ", ".join(dict.fromkeys(choices))
         likely = nearest(given, re.findall(r"'([^']+)'", listed))

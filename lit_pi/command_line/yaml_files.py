@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from lit_pi.command_line.secrets import remember
 from lit_pi.errors import UserError, shown
 
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -112,14 +113,17 @@ def _with_presets(value: Any) -> Any:
         return {key: _with_presets(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_with_presets(inner) for inner in value]
-    return found(value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    remember(value)
+    return found(value)
 
 
 def _check_file(path: Path) -> None:
     try:
         text = path.read_text(encoding="utf-8")
         check_keys(text, path)
-        content = yaml.load(text, Loader=Loader)
+        content = yaml.safe_load(text)
     except UserError:
         raise
     except UnicodeDecodeError as error:

@@ -88,23 +88,17 @@ class GenerationBatches(Dataset[GenerationBatch]):
 
 
 def decoding_of(
-    owner: str,
     tokenizer: PreTrainedTokenizerFast,
     max_new_tokens: int,
     temperature: float,
     top_p: float,
     stop_at_eos: bool,
 ) -> Decoding:
-    """Check the options of `owner` that say how to continue, and put them together.
+    """Put together how to continue.
 
     Raises:
-        UserError: an option is out of its range, or the tokenizer has no token that ends a text.
+        UserError: the tokenizer has no token that ends a text.
     """
-    if max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1:
-        raise UserError(
-            f"{owner} got max_new_tokens {max_new_tokens}, temperature {temperature:g} and top_p {top_p:g}: tokens are "
-            "1 or more, a temperature is 0 (greedy) or more, and top_p above 0 and at most 1"
-        )
     if stop_at_eos and tokenizer.eos_token_id is None:
         raise UserError(f"the tokenizer {tokenizer.name_or_path} has no token that ends a text: set stop_at_eos: false")
     return Decoding(max_new_tokens, temperature, top_p, (tokenizer.eos_token_id,) if stop_at_eos else ())

@@ -64,9 +64,7 @@ class Prompts:
         Raises:
             UserError: a file cannot be read, a prompt has no token, or there is none.
         """
-        self.decoding = decoding_of(
-            "data.predict", tokenizer, self.max_new_tokens, self.temperature, self.top_p, self.stop_at_eos
-        )
+        self.decoding = decoding_of(tokenizer, self.max_new_tokens, self.temperature, self.top_p, self.stop_at_eos)
         documents = [found for found in self.corpus.documents("test") if isinstance(found, Document)]
         if chats := [document.id for document in documents if document.chat]:
             raise UserError(f"the prompt {chats[0]} is a list of messages: name a text_field that holds text")

@@ -164,6 +164,10 @@ def _load(name: str, remedy: str) -> PreTrainedTokenizerFast:
         here = Path(name).exists() or not hub_offers(name)
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, local_files_only=here)
     except Exception as error:  # whatever a stranger's files make of a reader
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"the tokenizer {name} comes with code of its own (auto_map), which is never run here: {remedy}"
+            ) from error
         raise UserError(f"cannot load the tokenizer {name} ({_reason(error)}): {remedy}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UserError(f"the tokenizer {name} is not one of the `tokenizers` library: name one with a tokenizer.json")

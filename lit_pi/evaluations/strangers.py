@@ -1,15 +1,14 @@
 """Records that a stranger may have written: checked before anything is made of them."""
 
-import math
 from pathlib import Path, PurePath
 from typing import Any
 
 from lit_pi.errors import UserError, shown
 
 FIELDS: dict[str, type] = {
-    "kind": str, "evaluation": str, "stage": str, "step": int, "class_path": str, "protocol": dict
+    "kind": str, "evaluation": str, "stage": str, "step": int, "protocol": dict
 }  # fmt: skip
-"""What every record has."""
+"""Fields that every record has."""
 
 
 def check_records(path: Path, records: Any) -> list[dict[str, Any]]:
@@ -43,7 +42,7 @@ def check_records(path: Path, records: Any) -> list[dict[str, Any]]:
 def _check_inside(path: Path, where: str, value: Any, key: str = "") -> None:
     if key == "table" and isinstance(value, str) and (PurePath(value).is_absolute() or ".." in PurePath(value).parts):
         raise _refusal(path, f"{where} names the file {shown(value)}, which lies outside of the run")
-    if key == "perplexity" and isinstance(value, int | float) and (math.isnan(value) or value < 0):
+    if key == "perplexity" and isinstance(value, int | float) and value < 0:
         raise _refusal(path, f"{where} has a perplexity of {value}, which no model has")
     for name, inner in value.items() if isinstance(value, dict) else ():
         _check_inside(path, where, inner, str(name))

@@ -11,6 +11,7 @@ from lit_pi.errors import UserError
 from lit_pi.models import LanguageModel
 from lit_pi.models.decoding import generation
 from lit_pi.models.sources.in_memory import InMemory
+from lit_pi.ranges import Count, NotNegative, Seed, Share, Tokens, in_range
 
 
 @overload
@@ -23,16 +24,17 @@ def generate(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompt: list[str], max_new_tokens: int = ..., *,
     temperature: float = ..., top_p: float = ..., seed: int = ..., batch_size: int = ...,
 ) -> list[str]: ...  # fmt: skip
+@in_range
 def generate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     prompt: str | list[str],
-    max_new_tokens: int = 256,
+    max_new_tokens: Tokens = 256,
     *,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    seed: int = 0,
-    batch_size: int = 1,
+    temperature: NotNegative = 0.0,
+    top_p: Share = 1.0,
+    seed: Seed = 0,
+    batch_size: Count = 1,
 ) -> str | list[str]:
     """Continue a text, or several, as `lit-pi predict` does: each as it would be alone, right under every strategy.
 
@@ -57,9 +59,7 @@ def generate(
     """
     check_tokenizer(tokenizer)
     texts = [prompt] if isinstance(prompt, str) else list(prompt)
-    decoding = decoding_of(
-        "generate", tokenizer, max_new_tokens, temperature, top_p, tokenizer.eos_token_id is not None
-    )
+    decoding = decoding_of(tokenizer, max_new_tokens, temperature, top_p, tokenizer.eos_token_id is not None)
     tokens = list(PromptEncoder(tokenizer).prompts(texts, "Encoding prompts"))
     if not all(map(len, tokens)):
         raise UserError("a prompt is empty, and the tokenizer has no <bos> to start from: give it text")

@@ -129,7 +129,7 @@ def test_a_run_that_fails_leaves_whole_lines_and_the_next_one_starts_afresh(
         (["--data.predict=null"], "there is nothing to continue: name prompts in `data.predict`"),
         (["--data.predict.text_field=prompt"], "c.jsonl, line 1, has no field 'prompt'"),
         (["--data.predict.files=nowhere/*.txt"], "no files match 'nowhere/"),
-        (["--data.predict.top_p=0"], "data.predict got max_new_tokens 8, temperature 0 and top_p 0: tokens are"),
+        (["--data.predict.top_p=0"], "top_p of Prompts is 0.0: it must be above 0 and at most 1"),
         (["--data.predict.batch_size=0"], "batch_size of Prompts is 0: it must be 1 or more"),
     ],
 )  # fmt: skip

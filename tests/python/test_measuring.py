@@ -182,7 +182,7 @@ def test_generating_is_lit_pi_predict(
     lit_pi.extend(model, DynamicNTK(scale=4))
     assert lit_pi.generate(model, tokenizer, prompts, batch_size=2, **decoding) == expected
     assert lit_pi.generate(model, tokenizer, prompts[0], **decoding) == expected[0]
-    with pytest.raises(UserError, match="generate got max_new_tokens 0"):
+    with pytest.raises(UserError, match="max_new_tokens of generate is 0"):
         lit_pi.generate(model, tokenizer, "a", 0)
 
 

@@ -179,7 +179,7 @@ class PasskeyRetrieval(Evaluation):
         if self.score == "teacher_forced":
             return PromptBatches(name, self, world_size)
         new = self.max_new_tokens or self.answer_tokens
-        decoding = decoding_of("PasskeyRetrieval", tokenizer, new, 0.0, 1.0, tokenizer.eos_token_id is not None)
+        decoding = decoding_of(tokenizer, new, 0.0, 1.0, tokenizer.eos_token_id is not None)
         return GenerationBatches(
             name, [self._question(*s[:3]) for s in self.samples], decoding, self.batch_size, world_size
         )

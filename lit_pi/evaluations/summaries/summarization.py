@@ -111,9 +111,7 @@ class Summarization(Evaluation):
         """
         if self.documents:
             return
-        self._decoding = decoding_of(
-            "Summarization", tokenizer, self.max_new_tokens, self.temperature, self.top_p, self.stop_at_eos
-        )
+        self._decoding = decoding_of(tokenizer, self.max_new_tokens, self.temperature, self.top_p, self.stop_at_eos)
         found = [item for item in self.corpus.documents(self.split) if isinstance(item, Document)]
         places = at_most(np.arange(len(found)), self.max_documents, self.seed)
         self._left_out = len(found) - len(places)

@@ -25,7 +25,7 @@ def fields_to_blame(config: PreTrainedConfig, is_equal: Callable[[PreTrainedConf
         try:
             if is_equal(type(config).from_dict(fields | {name: value})):
                 return f"`{name}` {_short(fields[name])}"
-        except Exception:  # a config or model that cannot be without this field
+        except Exception:  # noqa: S112 - a config or model that cannot be without this field
             continue
     known = LlamaConfig().to_dict().keys()
     own = [name for name in fields if name not in known and fields[name] not in (None, False)]

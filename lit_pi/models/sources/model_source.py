@@ -113,13 +113,13 @@ class FromScratch(ModelSource):
             known = isinstance(error, (StrictDataclassError, ValueError))
             reason = reason if known else f"{type(error).__name__}: {reason}"
             raise UserError(f"FromScratch got config fields that do not make a model: {reason}") from error
-        heads, groups, size = (
-            int(getattr(self.config, field) or 0)
-            for field in ("num_attention_heads", "num_key_value_heads", "head_dim")
-        )
-        if heads % groups or size % 2:
+        self._check_heads(self.config.to_dict())
+
+    def _check_heads(self, fields: Mapping[str, Any]) -> None:
+        heads, groups, dim = (fields[name] for name in ("num_attention_heads", "num_key_value_heads", "head_dim"))
+        if heads % groups or dim % 2:
             raise UserError(
-                f"FromScratch got {heads} attention heads of size {size} over {groups} of keys and values: the number "
+                f"FromScratch got {heads} attention heads of size {dim} over {groups} of keys and values: the number "
                 "of the latter has to divide that of the former, and the size to be even"
             )
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from lit_pi.errors import UserError
 from lit_pi.gguf_file import TOKENS, is_gguf, read_header
 from lit_pi.models.sources.checkpoint import is_checkpoint, read_content
 from lit_pi.models.sources.provenance import KEY
@@ -42,4 +43,8 @@ def _files(directory: Path) -> bool:
 def fit_of(checkpoint: Path) -> dict[str, Any]:
     """The configuration of the `fit` that made a checkpoint; empty where it is not there."""
     path = checkpoint.absolute().parents[1] / FIT
-    return yaml.safe_load(path.read_text()) if path.is_file() else {}
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read ({' '.join(str(error).split())}): mend or remove it") from error
+    return found if isinstance(found, dict) else {}

@@ -151,7 +151,13 @@ def rope_of(config: PreTrainedConfig, original_context: int | None = None) -> Ro
         UserError: the config holds an extension that does not say what it extended, or has no rotary positions.
     """
     if (record := getattr(config, KEY, None)) is not None:
-        return Rope.described(record["rope"])
+        try:
+            return Rope.described(record["rope"])
+        except (TypeError, LookupError, ValueError, AttributeError) as error:  # anyone may have written it
+            raise UserError(
+                f"the config of the {config.model_type} model has a record `{KEY}` that lit_pi did not write "
+                f"({type(error).__name__}): remove it from config.json"
+            ) from error
     parameters = getattr(config, "rope_parameters", None) or {}
     if not is_by_kind(parameters):
         return _rope(config, parameters, original_context)

@@ -269,7 +269,7 @@ def test_the_protocol_tells_questions_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"context_length": 0}, "context_length of the MultipleChoice evaluation is 0: it must be 1 or more"),
+        ({"context_length": 0}, "context_length of MultipleChoice is 0: it must be 1 or more"),
         ({"batch_tokens": 0}, "batch_tokens .* is 0"),
         ({"max_questions": 0}, "max_questions .* is 0"),
         ({"seed": -1}, "seed .* is -1: it must be 0 or more"),

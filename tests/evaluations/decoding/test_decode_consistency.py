@@ -96,9 +96,9 @@ def test_scores_that_are_no_numbers_are_not_consistent(
     ("change", "sentence"),
     [
         (("steps: 9", "steps: 200"), "reads 200 steps of context_length 200: at least one token must stand before"),
-        (("steps: 9", "steps: 0"), "steps of the DecodeConsistency evaluation is 0: it must be 1 or more"),
+        (("steps: 9", "steps: 0"), "steps of DecodeConsistency is 0: it must be 1 or more"),
         (("length: 200", "length: 99999"), "fills a window of 99999 tokens: the longest has"),
-        (("steps: 9", "steps: 9, tolerance: -1"), "tolerance of the DecodeConsistency evaluation is -1"),
+        (("steps: 9", "steps: 9, tolerance: -1"), "tolerance of DecodeConsistency is -1"),
     ],
 )
 def test_mistakes_are_one_sentence(change: tuple[str, str], sentence: str, words: list[str], tmp_path: Path) -> None:

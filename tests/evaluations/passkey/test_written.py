@@ -95,7 +95,7 @@ def test_other_words_before_the_key_are_allowed_and_digits_after_it_are_not(
 
 
 def test_answers_of_no_token_are_refused() -> None:
-    with pytest.raises(UserError, match="max_new_tokens of the PasskeyRetrieval evaluation is 0: it must be 1 or more"):
+    with pytest.raises(UserError, match="max_new_tokens of PasskeyRetrieval is 0: it must be 1 or more"):
         PasskeyRetrieval([420], score="generate", max_new_tokens=0)
 
 

@@ -339,9 +339,9 @@ def test_what_a_run_will_cost_is_said_first(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": 0.0}, "precision is 0.0: it must be between 0 and 1"),
+        ({"precision": 0.0}, "precision of Perplexity is 0.0: it must be above 0 and below 1"),
         ({"precision": 0.01, "num_windows": 8}, "precision stands beside num_windows"),
-        ({"num_windows": 1}, "num_windows is 1: an interval needs 2 windows or more"),
+        ({"num_windows": 1}, "num_windows of Perplexity is 1: it must be 2 or more and a multiple of 2"),
     ],
 )
 def test_samples_that_make_no_sense_are_refused(options: dict[str, Any], message: str, documents: Path) -> None:

@@ -102,7 +102,7 @@ def test_a_run_goes_on_with_its_adapter_only(
 def test_an_adapter_needs_a_model_that_is_stored(tiny: list[str], tmp_path: Path) -> None:
     with pytest.raises(Exception, match="those of `FromScratch` are random"):
         LitPiCLI(["fit", *tiny, "--model.adapter=LoRA", f"--trainer.default_root_dir={tmp_path}"])
-    with pytest.raises(UserError, match="both must be positive"):
+    with pytest.raises(UserError, match="rank of LoRA is 0: it must be 1 or more"):
         LoRA(rank=0)
 
 

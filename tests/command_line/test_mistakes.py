@@ -1,0 +1,128 @@
+"""Slips of a person at the keyboard: one sentence that names what, where and what to do, and status 2."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lit_pi.cli import LitPiCLI
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+SLIPS = {
+    "--model.position=Interpolte": "did you mean `Interpolate`?",
+    "--model.position=interpolate": "did you mean `Interpolate`?",
+    "--trainer.callbacks=[{class_path: EarlyStoping}]": "did you mean `EarlyStopping`?",
+    "--model.position.factor=2": "does not take `factor`",
+    "--model.optimizer.lrr=2": "model.optimizer does not take `lrr` (did you mean `lr`?): it takes params, lr, betas",
+    "--model.optimizer.lr=abc": "model.optimizer.lr is abc, and must be of type float: give a number",
+    "--model.optimizer.lr=-1": "model.optimizer does not work with its options: Invalid learning rate: -1.0",
+    "--model.optimizer.lr=nan": "model.optimizer.lr is nan, which is not finite",
+    "--model.optimizer.lr=.inf": "model.optimizer.init_args.lr is inf, which is not finite",
+    "--model.scheduler={class_path: StepLR, init_args: {step_size: 0}}": "model.scheduler does not work",
+    "--model.llm.config.initializer_range=.nan": "initializer_range is nan, which is not finite",
+    "--model.llm.config.attention_dropout=2": "attention_dropout of FromScratch is 2: it must be 0 or more and below 1",
+    "--model.llm.config.hidden_size=0": "hidden_size of FromScratch is 0: it must be 1 or more",
+    "--model.llm.config.num_key_value_heads=3": "FromScratch got 4 attention heads of size 8 over 3",
+    "--model.llm.config.hidden_act=foo": "config fields that do not make a model: KeyError: 'foo'",
+    "--model.llm.config.vocab_size=${nope}": "a `${...}` cannot be resolved: Interpolation key",
+    "--checkpoint.filename={": "checkpoint.filename is {, which is no template",
+    "--checkpoint.filename=../x": "which leads elsewhere",
+    "--seed_everything=99999999999999": "seed_everything is 99999999999999: it must be 0 or more and at most",
+    "--trainer.log_every_n_steps=0": "trainer.log_every_n_steps is 0: it must be 1 or more",
+    "--trainer.limit_train_batches=0": "trainer.limit_train_batches is 0, which leaves `fit` nothing to do",
+    "--trainer.max_steps=.nan": "trainer.max_steps is nan, which is not finite",
+    "--trainer.strategy={class_path: FSDP2, init_args: {process_group_backend: foo}}": "which torch does not know",
+    "--data.contxt_length=3": "there is no option --data.contxt_length (did you mean `--data.context_length`?)",
+    "--data.packing=pack": "(did you mean `packed`?)",
+    "--data.predict=lit_pi.data.prompts.Prompts": "data.predict needs files: give --data.predict.files",
+    "--data.context_length=1000000000": "it must be 8 or more and at most 16,777,216",
+    "--model.llm.config={vocab_size: 1, vocab_size: 2}": "has the key `vocab_size` twice",
+    "--rope_guard.allow_strategy_change=Foo": "there is no position strategy of that name",
+}
+
+
+@pytest.mark.parametrize("option", SLIPS)
+def test_slips_are_told(option: str, tiny: list[str], tmp_path: Path, refused: Callable[..., str]) -> None:
+    assert SLIPS[option] in refused("fit", *tiny, f"--trainer.default_root_dir={tmp_path}", option)
+
+
+def test_a_command_that_is_not_there_gets_the_nearest(refused: Callable[..., str]) -> None:
+    assert "there is no command fti (did you mean `fit`?)" in refused("fti")
+    assert "there is no option --ouput (did you mean `--output`?)" in refused("report", "x", "--ouput", "y")
+
+
+@pytest.mark.parametrize("name", ["../../x", "", "a\nb", "e" * 260, "a/b"])
+def test_names_of_evaluations_are_names_of_files(name: str, tiny: list[str], refused: Callable[..., str]) -> None:
+    evaluations = yaml.safe_load(tiny[-1].partition("=")[2])
+    given = yaml.safe_dump({name: evaluations["texts"]}, default_flow_style=True, width=10_000).strip()
+    assert "files are named after it" in refused("test", *tiny[:-1], f"--data.evaluations={given}")
+
+
+FILES = {
+    "empty": (b"", "holds nothing and no options"),
+    "comment": (b"# nothing\n", "holds nothing and no options"),
+    "word": (b"hello\n", "holds `hello` and no options"),
+    "latin": ("# café\ndata: {seed: 1}\n".encode("latin-1"), "is not UTF-8 at byte 5: save it as UTF-8"),
+    "twice": (b"data:\n  seed: 1\n  seed: 2\n", "has the key `seed` twice, again in line 3"),
+    "bomb": (b"a: &a [1, 1]\n" + b"".join(b"b%d: &b%d [*%s, *%s]\n" % (n, n, *[b"b%d" % (n - 1) if n else b"a"] * 2)
+             for n in range(30)), "has aliases of aliases"),
+    "circle": (b"a: &a [*a]\n", "has aliases of aliases"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("inside", [False, True])
+def test_files_with_mistakes_are_named(
+    kind: str, inside: bool, tmp_path: Path, tiny: list[str], refused: Callable[..., str]
+) -> None:
+    content, said = FILES[kind]
+    (tmp_path / f"{kind}.yaml").write_bytes(content)
+    (tmp_path / "outer.yaml").write_text(f"model:\n  position: {kind}.yaml\n")
+    sentence = refused("fit", *tiny, "--config", str(tmp_path / ("outer" if inside else kind)) + ".yaml")
+    assert f"{kind}.yaml {said}" in sentence
+
+
+def test_presets_are_found_inside_of_files_far_from_the_clone(
+    tmp_path: Path, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("model:\n  position: configs/position/interpolate.yaml\n")
+    cli = LitPiCLI(["fit", *tiny, "--config=mine.yaml", "--trainer.max_steps=1", "--trainer.default_root_dir=run"])
+    assert cli.model.position.describe()["class"] == "Interpolate"
+    (tmp_path / "configs" / "position").mkdir(parents=True)
+    (tmp_path / "configs" / "position" / "interpolate.yaml").write_text("class_path: NTKAware\ninit_args: {scale: 3}\n")
+    cli = LitPiCLI(["fit", *tiny, "--config=mine.yaml", "--trainer.max_steps=1", "--trainer.default_root_dir=other"])
+    assert cli.model.position.describe()["class"] == "NTKAware"
+
+
+def test_places_that_cannot_be_written_are_named(tmp_path: Path, tiny: list[str], refused: Callable[..., str]) -> None:
+    (tmp_path / "file").write_text("mine")
+    long = tmp_path / ("a" * 300)
+    assert "File name too long" in refused("fit", *tiny, f"--trainer.default_root_dir={long}")
+    corpus = (
+        "--corpus=TextFiles",
+        next(word for word in tiny if "train.train" in word).replace("data.train", "corpus"),
+    )
+    for inside in ("", "/x"):
+        sentence = refused("tokenizer", *corpus, "--vocabulary_size=300", f"--output={tmp_path}/file{inside}")
+        assert f"{tmp_path}/file" in sentence and "name another place" in sentence
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_reader_who_leaves_loses_nothing() -> None:
+    """`lit-pi ... | head -1`: the process goes on, and ends well."""
+    code = (
+        "from lit_pi.command_line.output import going_on_unread\n"
+        "with going_on_unread():\n    [print('x' * 100) for _ in range(10_000)]\n"
+        "import sys; print('ended', file=sys.stderr)"
+    )
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "ended\n")
