@@ -12,9 +12,10 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from lit_pi.datamodules import LongContextData
-from lit_pi.errors import RunError, UserError, check_at_least
+from lit_pi.errors import RunError, UserError
 from lit_pi.module import LitLlama
 from lit_pi.parallel.late import LateReader
+from lit_pi.ranges import Count, in_range
 
 RECENT = 50
 """Steps whose losses tell what is usual."""
@@ -40,8 +41,8 @@ class Sentinel(Callback):
         give_up_after: steps in a row that are skipped before the run ends all the same.
     """
 
-    def __init__(self, on_nonfinite: Literal["stop", "skip"] = "stop", give_up_after: int = 10) -> None:
-        check_at_least("sentinel", 1, give_up_after=give_up_after)
+    @in_range
+    def __init__(self, on_nonfinite: Literal["stop", "skip"] = "stop", give_up_after: Count = 10) -> None:
         self.on_nonfinite = on_nonfinite
         self.give_up_after = give_up_after
         self.skipped = 0

@@ -113,7 +113,7 @@ def _no_file(message: str, key: str) -> str | None:
 def _no_number(message: str, key: str) -> str | None:
     """The sentence of a value that is no number; where Tensors, files and classes are taken too, nobody means them."""
     given, kinds = _given(message), _kinds(message)
-    if given is None or not NUMBERS.keys() & kinds:
+    if given is None or not NUMBERS.keys() & kinds or "Literal[" in message:
         return None
     if NOT_FINITE.fullmatch(given):
         return f"{key} is {given}, which is not finite: give a number that is"

@@ -33,7 +33,7 @@ def check_records(path: Path, records: Any) -> list[dict[str, Any]]:
         for field, kind in FIELDS.items():
             if not isinstance(record.get(field), kind):
                 raise _refusal(path, f"{where} has no `{field}`")
-        if not isinstance(record["protocol"].get("position"), dict):
+        if not isinstance(record["protocol"].get("position", {}), dict):
             raise _refusal(path, f"{where} does not say its position strategy")
         _check_inside(path, where, record)
     return records

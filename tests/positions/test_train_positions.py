@@ -96,7 +96,7 @@ def test_a_resumed_run_trains_at_the_same_positions(tmp_path: Path, tiny: list[s
 
 
 def test_nonsense_is_refused() -> None:
-    with pytest.raises(UserError, match="chunks 1"):
+    with pytest.raises(UserError, match="chunks of PoSE is 1"):
         PoSE(TARGET, chunks=1)
     with pytest.raises(UserError, match="target_context 32, which is shorter than the sequences of 64"):
         PoSE(32).context_length(64)

@@ -49,8 +49,8 @@ def unreadable(model: str, here: bool, error: Exception) -> UserError:
     """That transformers cannot read a model, with its reason."""
     if "trust_remote_code" in str(error):
         return UserError(
-            f"cannot load the model {model}: its config names code of its own (auto_map), which is never run here; take "
-            "a model whose classes transformers has"
+            f"cannot load the model {model}: its config names code of its own (auto_map), which is never run: take "
+            "one whose classes transformers has"
         )
     where = "in this directory" if Path(model).is_dir() else "on this machine" if here else "on the hub"
     lines = [line.strip() for line in str(error).splitlines()] or [""]

@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig
 from lit_pi.errors import UserError
 from lit_pi.positions import FULL_ATTENTION, ByLayer, Extrapolate, FromConfig, LayerRotations, PositionStrategy, Rope
 from lit_pi.positions.by_layer import is_by_kind
+from lit_pi.ranges import Range
 
 KEY = "lit_pi"
 """Entry that lit_pi adds to a config: `rope` of pre-training, `position` in effect, and `refusal` (see below)."""
@@ -114,7 +115,7 @@ def _says(config: PreTrainedConfig, position: PositionStrategy, rope: Rope) -> b
 
 def rope_parameters_of(config: PreTrainedConfig) -> dict[str, Any]:
     """The `rope_parameters` in effect; a strategy that they cannot express stands there with its class as type."""
-    record = getattr(config, KEY, {})
+    record = getattr(config, KEY, None) or {}
     if "refusal" in record:
         return {"rope_type": record["position"]["class"]}
     return written_rope_parameters(config)
@@ -150,9 +151,12 @@ def rope_of(config: PreTrainedConfig, original_context: int | None = None) -> Ro
     Raises:
         UserError: the config holds an extension that does not say what it extended, or has no rotary positions.
     """
-    if (record := getattr(config, KEY, None)) is not None:
+    if record := getattr(config, KEY, None):
         try:
-            return Rope.described(record["rope"])
+            rope = Rope.described(record["rope"])
+            for number in (rope.head_dim, rope.rope_theta, rope.original_context):
+                Range(0, above=True).check("the rope", number)
+            return rope
         except (TypeError, LookupError, ValueError, AttributeError) as error:  # anyone may have written it
             raise UserError(
                 f"the config of the {config.model_type} model has a record `{KEY}` that lit_pi did not write "

@@ -110,7 +110,7 @@ def test_a_hash_makes_splits_that_share_nothing_and_do_not_move(tmp_path: Path) 
 
 def test_nonsense_is_refused() -> None:
     for options, said in (
-        ({"held_out": 0.5}, "held_out is 0.5"),
+        ({"held_out": 0.5}, "held_out of TextFiles is 0.5"),
         ({"held_out": 0.1, "test": "x"}, "held_out stands beside files"),
         ({"weights": {"a": -1.0, "b": 2.0}}, "none may be negative"),
         ({"weights": {"a": 0.0}}, "one must be positive"),

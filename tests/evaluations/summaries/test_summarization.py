@@ -161,7 +161,7 @@ def test_mistakes_are_one_sentence(files: str, tmp_path: Path) -> None:
         summaries(files, temperature=0.0)
     with pytest.raises(UserError, match=r"seeds of the Summarization evaluation are \[1, 1\]: give different ones"):
         summaries(files, seeds=[1, 1])
-    with pytest.raises(UserError, match="batch_size of the Summarization evaluation is 0"):
+    with pytest.raises(UserError, match="batch_size of Summarization is 0"):
         summaries(files, batch_size=0)
     (tmp_path / "none.jsonl").write_text(json.dumps({"report": "a report", "summary": " "}) + "\n")
     with pytest.raises(UserError, match=r"none.jsonl:1 of gov_report, test, has no summary to compare with"):

@@ -170,7 +170,7 @@ def test_what_does_not_fit_is_refused_by_name(load: Load, case: str, models: Pat
         ({"vocab_size": 10**12}, f"{HEAD} is 32 x 16 instead of 1000000000000 x 16"),
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, r"quantised \(gptq\)"),
         ({"quantization_config": {"load_in_8bit": True}}, r"quantised \(bitsandbytes\)"),
-        ({"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}, "custom code"),
+        ({"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}, "code of its own"),
         ({"model_type": "nothing"}, "does not recognize this architecture"),
         ({"hidden_act": "nothing"}, "KeyError: 'nothing'"),
         ({"num_attention_heads": 0}, "nothing that transformers can read is in this directory"),
