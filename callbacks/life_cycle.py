@@ -128,5 +128,5 @@ def _requeue(trainer: Trainer, number: int) -> None:
     if number == environment.requeue_signal:
         array = os.environ.get("SLURM_ARRAY_JOB_ID")
         job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
-        done = subprocess.run(["scontrol", "requeue", job], check=False)
+        done = subprocess.run(["scontrol", "requeue", job], check=False)  # noqa: S603, S607 - Slurm's, by its number
         rank_zero_info(f"Requeued job {job}." if done.returncode == 0 else f"Job {job} could not be requeued.")

@@ -6,7 +6,7 @@ from typing import Any
 from lit_pi.errors import UserError, shown
 
 FIELDS: dict[str, type] = {
-    "kind": str, "evaluation": str, "stage": str, "step": int, "protocol": dict
+    "kind": str, "evaluation": str, "stage": str, "step": int
 }  # fmt: skip
 """Fields that every record has."""
 
@@ -33,7 +33,8 @@ def check_records(path: Path, records: Any) -> list[dict[str, Any]]:
         for field, kind in FIELDS.items():
             if not isinstance(record.get(field), kind):
                 raise _refusal(path, f"{where} has no `{field}`")
-        if not isinstance(record["protocol"].get("position", {}), dict):
+        protocol = record.get("protocol", {})
+        if not isinstance(protocol, dict) or not isinstance(protocol.get("position", {}), dict):
             raise _refusal(path, f"{where} does not say its position strategy")
         _check_inside(path, where, record)
     return records

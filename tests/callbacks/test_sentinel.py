@@ -159,5 +159,5 @@ def spiking(self: LitLlama, batch: TrainingBatch, root=None) -> Tensor:
 
 
 def test_a_count_of_none_is_refused(tmp_path: Path, tiny: list[str]) -> None:
-    with pytest.raises(UserError, match=r"give_up_after of sentinel is 0: it must be 1 or more"):
+    with pytest.raises(UserError, match=r"give_up_after of Sentinel is 0: it must be 1 or more"):
         fit(tmp_path, tiny, "--sentinel.give_up_after=0")

@@ -21,7 +21,7 @@ from lit_pi import datamodules as data_modules
 from lit_pi.cli import LitPiCLI
 from lit_pi.positions import Interpolate
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 PRESETS = sorted(CONFIGS.rglob("*.yaml"))
 DEMOS = sorted(CONFIGS.glob("experiment/demo_*.yaml"))
 
