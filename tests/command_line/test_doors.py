@@ -44,9 +44,12 @@ def test_no_function_is_called_by_a_class_path(
     assert not (tmp_path / "mark").exists()
 
 
-def test_functions_of_other_modules_are_no_classes(tiny: list[str], refused: Callable[..., str]) -> None:
-    value = "--model.optimizer={class_path: torch.hub.load, init_args: {repo_or_dir: x, model: y}}"
-    assert "model.optimizer is torch.hub.load, which is no class" in refused("fit", *tiny, value)
+def test_functions_of_other_modules_are_no_classes(
+    tmp_path: Path, tiny: list[str], refused: Callable[..., str]
+) -> None:
+    value = f"--model.optimizer={{class_path: tempfile.mkdtemp, init_args: {{dir: {tmp_path}}}}}"
+    assert "model.optimizer is tempfile.mkdtemp, which is no class" in refused("fit", *tiny, value)
+    assert not list(tmp_path.iterdir())
     other = "--model.optimizer={class_path: torch.nn.Linear, init_args: {in_features: 1, out_features: 1}}"
     assert "model.optimizer is torch.nn.Linear, which is no Optimizer" in refused("fit", *tiny, other)
 
