@@ -157,7 +157,7 @@ SAYINGS: tuple[Callable[[str, str], str | None], ...] = (
 
 def _given(message: str) -> str | None:
     given = re.search(r"(?:Given value|Got value|path string): (.*)", message)
-    return given[1] if given else None
+    return given[1].split(". Got value:")[0] if given else None
 
 
 def _kinds(message: str) -> list[str]:

@@ -47,8 +47,8 @@ def test_no_function_is_called_by_a_class_path(
 def test_functions_of_other_modules_are_no_classes(
     tmp_path: Path, tiny: list[str], refused: Callable[..., str]
 ) -> None:
-    value = f"--model.optimizer={{class_path: tempfile.mkdtemp, init_args: {{dir: {tmp_path}}}}}"
-    assert "model.optimizer is tempfile.mkdtemp, which is no class" in refused("fit", *tiny, value)
+    value = f"--model.optimizer={{class_path: numpy.savetxt, init_args: {{fname: {tmp_path}/mark, X: x}}}}"
+    assert "model.optimizer is numpy.savetxt, which is no class" in refused("fit", *tiny, value)
     assert not list(tmp_path.iterdir())
     other = "--model.optimizer={class_path: torch.nn.Linear, init_args: {in_features: 1, out_features: 1}}"
     assert "model.optimizer is torch.nn.Linear, which is no Optimizer" in refused("fit", *tiny, other)
