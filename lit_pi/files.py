@@ -15,10 +15,10 @@ from typing import Any
 
 from zlib_ng.zlib_ng import crc32  # seven times as fast as Python's own
 
+from lit_pi.errors import UserError, shown
+
 SEAL = "crc32"
 """Key of a sealed file: the checksum of all else that is in it."""
-
-from lit_pi.errors import UserError, shown
 
 LONGEST_NAME = 100
 """Signs of a name that files may be called by; file systems hold 255 bytes, and endings are added."""

@@ -12,7 +12,7 @@ from rich.console import Console
 from lit_pi.cli import LitPiCLI
 from lit_pi.errors import UserError
 from lit_pi.evaluations.tables import Table
-from lit_pi.files import file_name
+from lit_pi.files import SEAL, file_name, write_sealed
 from lit_pi.report import report, write_tables
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -37,10 +37,16 @@ def forged(run: Path, tmp_path: Path) -> Callable[..., Path]:
         record = copy.deepcopy(content["records"][0])
         change(record)
         (tmp_path / "forged").mkdir()
-        (tmp_path / "forged" / "results.json").write_text(json.dumps(content | {"records": [record]}))
+        del content[SEAL]
+        sealed(tmp_path / "forged", content | {"records": [record]})
         return tmp_path / "forged"
 
     return forge
+
+
+def sealed(directory: Path, content: dict[str, Any]) -> None:
+    """Write results as lit_pi does: a checksum keeps nobody from writing what they want."""
+    write_sealed(directory / "results.json", content)
 
 
 REFUSED: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
@@ -73,12 +79,12 @@ def test_records_of_something_else_are_refused(
 )
 def test_files_of_something_else_are_refused(content: str | bytes, tmp_path: Path) -> None:
     (tmp_path / "results.json").write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(UserError, match="is not a results file of lit_pi"):
+    with pytest.raises(UserError, match="is not a results file of this lit_pi"):
         report([tmp_path], tmp_path / "report")
 
 
 def test_what_is_not_a_number_is_said_to_have_failed(forged: Callable[..., Path], tmp_path: Path) -> None:
-    report([forged(lambda record: record["curve"][0].update(perplexity=float("nan")))], tmp_path / "report")
+    report([forged(lambda record: record["curve"][0].update(perplexity="NaN"))], tmp_path / "report")
     assert "(failed)" in (tmp_path / "report" / "report.md").read_text()
 
 
