@@ -51,6 +51,7 @@ test-long: $(TRACKERS)  ## Run what `test` leaves out: simulations, sweeps over 
 
 campaign: $(INSTALLED)  ## Kill, starve and damage real runs, and count what came of it (up to 2 hours).
 	$(BIN)/python benchmarks/campaign runs/campaign
+	$(BIN)/python benchmarks/campaign/endurance.py runs/endurance
 
 campaign-quick: $(INSTALLED)  ## A twentieth of it (some 10 minutes).
 	$(BIN)/python benchmarks/campaign runs/campaign --quick

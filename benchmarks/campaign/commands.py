@@ -76,8 +76,8 @@ COMMANDS = {
 }  # fmt: skip
 
 
-def make_base(folder: Path) -> None:
-    """What commands begin with: texts, a model that was trained, one in shards, one that was exported, and a test."""
+def make_texts(folder: Path) -> None:
+    """Documents to train on and to measure, and prompts."""
     chance = random.Random(0)
     for split, count in (("train", 12), ("test", 5)):
         (folder / "texts" / split).mkdir(parents=True)
@@ -85,6 +85,11 @@ def make_base(folder: Path) -> None:
             words = chance.choices(TEXT.split(), k=chance.randint(90, 300))
             (folder / "texts" / split / f"{number:02d}.txt").write_text(" ".join(words))
     (folder / "prompts.txt").write_text("the position of a token")
+
+
+def make_base(folder: Path) -> None:
+    """What commands begin with: texts, a model that was trained, one in shards, one that was exported, and a test."""
+    make_texts(folder)
     base = folder / "base"
     base.mkdir()
     shards = fit("--trainer.strategy=fsdp2", "--trainer.devices=1", run="base/sharded")
