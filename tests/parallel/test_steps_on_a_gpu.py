@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from lit_pi.batches import TrainingBatch
 from lit_pi.cli import LitPiCLI
+from lit_pi.errors import RunError, UserError
 from lit_pi.module import LitLlama
 
 pytestmark = [
@@ -49,3 +51,46 @@ def test_no_step_waits_for_the_gpu(
     finally:
         stop()
     assert heard
+
+
+def breaking(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    step = LitLlama.training_step
+
+    def broken(self: LitLlama, batch: TrainingBatch, batch_idx: int) -> torch.Tensor:
+        return step(self, batch, batch_idx) * (float("nan") if self.global_step + 1 == at else 1)
+
+    monkeypatch.setattr(LitLlama, "training_step", broken)
+
+
+def words_of(run: Path, tiny: list[str]) -> list[str]:
+    words = [word.replace("heads: 4", "heads: 2") for word in tiny if "accelerator" not in word]
+    words += ["--trainer.accelerator=gpu", f"--trainer.default_root_dir={run}", "--trainer.max_steps=8"]
+    return ["fit", *words, "--trainer.limit_val_batches=0", "--checkpoint.every_n_train_steps=1"]
+
+
+def test_a_run_ends_where_gradients_are_no_numbers(
+    tmp_path: Path, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaking(monkeypatch, 5)
+    with pytest.raises(RunError, match=r"gradients are not finite at step 5, .*; the last good checkpoint is .*000004"):
+        LitPiCLI([*words_of(tmp_path, tiny), "--checkpoint.every_n_train_steps=4"])
+
+
+def test_a_step_that_is_skipped_changes_nothing(
+    tmp_path: Path, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaking(monkeypatch, 5)
+    skip = ["--sentinel.on_nonfinite=skip", "--checkpoint.save_top_k=-1", "--model.optimizer=AdamW"]
+    LitPiCLI([*words_of(tmp_path, tiny), *skip, "--model.optimizer.fused=true"])
+    saved = [torch.load(path, weights_only=True) for path in sorted((tmp_path / "checkpoints").iterdir())]
+    for name, weight in saved[3]["state_dict"].items():
+        assert torch.equal(weight, saved[4]["state_dict"][name])
+        assert saved[7]["state_dict"][name].isfinite().all()
+    states = [each["optimizer_states"][0]["state"] for each in saved[3:5]]
+    for number, state in states[0].items():
+        assert all(torch.equal(value, states[1][number][name]) for name, value in state.items())
+
+
+def test_an_optimizer_that_cannot_skip_there_is_refused(tmp_path: Path, tiny: list[str]) -> None:
+    with pytest.raises(UserError, match=r"AdamW cannot skip a step on a GPU: give it `fused: true`"):
+        LitPiCLI([*words_of(tmp_path, tiny), "--sentinel.on_nonfinite=skip"])
