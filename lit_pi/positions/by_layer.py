@@ -41,7 +41,7 @@ class ByLayer(PositionStrategy):
             raise UserError("ByLayer got no layers: name strategies, as {full_attention: ..., others: ...}")
         for name, strategy in layers.items():
             if not isinstance(strategy, PositionStrategy):
-                raise UserError(f"ByLayer got {strategy!r} for {name}, which is no strategy: give one, as YaRN(scale=4)")
+                raise UserError(f"ByLayer got {strategy!r} for {name}, which is no strategy: give one, as YaRN(4)")
             if isinstance(strategy, ByLayer) or strategy.attention_rule is not None:
                 raise UserError(
                     f"ByLayer got {type(strategy).__name__} for {name}, which is for all layers or none: name another "

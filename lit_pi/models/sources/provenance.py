@@ -68,7 +68,9 @@ def _expressed(config: PreTrainedConfig, position: PositionStrategy, rope: Rope,
     return found
 
 
-def _with(config: PreTrainedConfig, rope_parameters: dict[str, Any] | None, context: int, rope: Rope) -> PreTrainedConfig:
+def _with(
+    config: PreTrainedConfig, rope_parameters: dict[str, Any] | None, context: int, rope: Rope
+) -> PreTrainedConfig:
     """A copy of a config for a context, with other `rope_parameters` if they are given."""
     config = copy.deepcopy(config)
     if rope_parameters is not None:
