@@ -17,6 +17,9 @@ from zlib_ng.zlib_ng import crc32  # seven times as fast as Python's own
 
 from lit_pi.errors import UserError, shown
 
+POINTER = b"version https://git-lfs.github.com/spec/"
+"""How a file begins that Git LFS has not fetched."""
+
 SEAL = "crc32"
 """Key of a sealed file: the checksum of all else that is in it."""
 
@@ -162,3 +165,14 @@ def as_text(checksum: int) -> str:
 
 def _checksum_of(content: dict[str, Any]) -> str:
     return as_text(crc32(json.dumps(content).encode()))
+
+
+def check_fetched(file: Path) -> None:
+    """Check that a file is not what Git LFS leaves in the place of one.
+
+    Raises:
+        UserError: it is.
+    """
+    with file.open("rb") as content:
+        if content.read(len(POINTER)) == POINTER:
+            raise UserError(f"{file} is a Git LFS pointer and not the file itself: fetch it with `git lfs pull`")

@@ -9,6 +9,7 @@ from transformers.integrations.gguf import GgufHeader, read_gguf_metadata
 from transformers.utils import is_gguf_available
 
 from lit_pi.errors import UserError
+from lit_pi.files import check_fetched
 
 SUFFIX = ".gguf"
 TOKENS = "tokenizer.ggml.tokens"
@@ -56,6 +57,7 @@ def read_header(path: Path) -> Header:
     """
     if not path.is_file():
         raise UserError(f"there is no GGUF file {path}: name an existing one")
+    check_fetched(path)
     if not is_gguf_available():
         raise UserError(f"{path} is read with the package `gguf`, which is not installed: pip install 'lit_pi[gguf]'")
     try:

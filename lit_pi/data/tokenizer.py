@@ -10,6 +10,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lit_pi.errors import UserError
+from lit_pi.files import check_fetched
 from lit_pi.gguf_file import TOKENS, Header, is_gguf, read_header
 from lit_pi.hub import hub_offers
 
@@ -38,6 +39,9 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     if is_gguf(path):
         return _of_gguf(path)
     if path.exists():
+        for file in path.glob("tokenizer*"):
+            if file.is_file():
+                check_fetched(file)
         return _load(str(path), "name a directory with a tokenizer.json")
     if name.startswith((".", "~", "/")) or path.suffix == ".json":
         raise UserError(f"there is no tokenizer at {name}: name a directory with a tokenizer.json, or `{BYTES}`")

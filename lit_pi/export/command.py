@@ -51,7 +51,8 @@ def export(
         output: directory to write, which must not exist yet.
         position: the strategy that turns token positions into rotary angles; by default the one that the checkpoint
             was trained with, or that the directory's config says.
-        original_context: tokens of context in pre-training, needed where the model's config does not say.
+        original_context: tokens of context in pre-training, needed by a strategy other than the config's own where the
+            config does not say.
         target_context: tokens of context the model is for (`max_position_embeddings`); by default what the strategy
             is made for, or what the run trained at where it does not say.
         tokenizer: `bytes`, a directory in Hugging Face format, a GGUF file, or an id on the hub; the model's own by

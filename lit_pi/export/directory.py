@@ -12,7 +12,7 @@ from lit_pi.errors import UserError
 from lit_pi.models import LanguageModel
 from lit_pi.models.sources.provenance import KEY, config_in_effect
 from lit_pi.positions import FULL_ATTENTION
-from lit_pi.positions.by_layer import is_by_kind
+from lit_pi.positions.by_layer import is_by_kind, of_kinds
 
 CONFIG = "config.json"
 
@@ -38,7 +38,7 @@ def write_model(
     if refusal := getattr(config, KEY).get("refusal"):
         raise UserError(refusal)
     rope_parameters = config.rope_parameters
-    for parameters in rope_parameters.values() if is_by_kind(rope_parameters) else [rope_parameters]:
+    for parameters in of_kinds(rope_parameters).values() or [rope_parameters]:
         if parameters and parameters["rope_type"] == "longrope" and "attention_factor" in parameters:
             # What vLLM calls it, which otherwise takes one from the context lengths.
             for name in ("short_mscale", "long_mscale"):
@@ -71,7 +71,7 @@ def older_form(content: Mapping[str, Any]) -> dict[str, Any]:
     newer = AutoConfig.for_model(content["model_type"])
     fields = {name: value for name, value in content.items() if name not in ("rope_parameters", KEY)}
     read = type(newer).from_dict(fields | copy.deepcopy(older)).rope_parameters
-    for each in read.values() if is_by_kind(read) else ():
+    for each in of_kinds(read).values():
         each.pop("type", None)
     return older if read == parameters else {}
 

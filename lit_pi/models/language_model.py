@@ -20,7 +20,13 @@ from lit_pi.models.layers.logits import logit_scale, logits_of
 from lit_pi.models.layers.stock_losses import stock_losses
 from lit_pi.models.past import Past
 from lit_pi.models.rotary import RotaryEmbedding, install_by_layer, install_rotary, layout_of, measured, stock_rotary
-from lit_pi.models.sources.provenance import FULL_ATTENTION, head_dim_of, layer_kinds, rope_parameters_of
+from lit_pi.models.sources.provenance import (
+    FULL_ATTENTION,
+    check_known,
+    head_dim_of,
+    layer_kinds,
+    rope_parameters_of,
+)
 from lit_pi.positions import LayerRotations, PositionStrategy, Rope
 
 
@@ -69,6 +75,7 @@ class LanguageModel(nn.Module):
         kinds = layer_kinds(llm.config)
         layout = layout_of(self.stock, llm.config)
         rope = measured(rope, self.stock, llm.config, layout)
+        check_known(llm.config, position, rope)
         position = position.for_model(rope_parameters_of(llm.config), rope)
         self.rotary = RotaryEmbedding(position, rope, kinds, layout)
         install_rotary(llm, self.rotary)

@@ -94,6 +94,16 @@ class PositionStrategy(ABC):
         """
         return self
 
+    def check_layers(self, kinds: Sequence[str]) -> None:  # noqa: B027
+        """Check that the strategy fits the layers of a model, as one for all of them does.
+
+        Args:
+            kinds: the kind of each layer, in order.
+
+        Raises:
+            UserError: it names layers that the model does not have.
+        """
+
     def describe(self) -> dict[str, Any]:
         """Class name and parameters, as they go into results and checkpoints."""
         parameters = {

@@ -1,7 +1,7 @@
 """Another strategy for each kind of layer, or for layers by their place."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxtyping import Float32
@@ -14,7 +14,7 @@ from lit_pi.positions.rope import Rope
 OTHERS = "others"
 """Name of the layers that no other name means."""
 
-_EVERY = re.compile(r"every (\d+)")
+_EVERY = re.compile(r"every ([1-9]\d*)")
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 
 
@@ -26,19 +26,22 @@ class ByLayer(PositionStrategy):
     - a kind of the model's config (`layer_types`), as `full_attention` or `sliding_attention`;
     - `every 4`: the fourth layer, the eighth, and so on, as SmolLM3 counts its layers without positions;
     - `0-3` or `7`: layers by their number, from 0 on, both ends included;
-    - `others`: all that remain.
+    - `others`: all that remain, so it comes last.
 
     Args:
         layers: strategies by such names; every layer of the model must be meant by one.
 
     Raises:
-        UserError: there is none, or one is `ByLayer` itself or has an attention rule, which is one for all layers.
+        UserError: there is none, one is no strategy, or one is `ByLayer` itself or has an attention rule, which is one
+            for all layers.
     """
 
     def __init__(self, layers: dict[str, PositionStrategy]) -> None:
         if not layers:
             raise UserError("ByLayer got no layers: name strategies, as {full_attention: ..., others: ...}")
         for name, strategy in layers.items():
+            if not isinstance(strategy, PositionStrategy):
+                raise UserError(f"ByLayer got {strategy!r} for {name}, which is no strategy: give one, as YaRN(4)")
             if isinstance(strategy, ByLayer) or strategy.attention_rule is not None:
                 raise UserError(
                     f"ByLayer got {type(strategy).__name__} for {name}, which is for all layers or none: name another "
@@ -68,6 +71,32 @@ class ByLayer(PositionStrategy):
             f"ByLayer has no strategy for layer {place} of the model, whose kind is {kind}: it names "
             f"{', '.join(self.layers)}; name that kind, or `{OTHERS}`"
         )
+
+    def check_layers(self, kinds: Sequence[str]) -> None:
+        """Check that every name means layers of a model, and that none of them is in vain.
+
+        Args:
+            kinds: the kind of each layer, in order.
+
+        Raises:
+            UserError: a name means no layer, or only such as names before it mean.
+        """
+        left, model = {*range(len(kinds))}, f"{len(kinds)} layers, of kind {', '.join(dict.fromkeys(kinds))}"
+        for number, name in enumerate(self.layers):
+            meant = {place for place, kind in enumerate(kinds) if _means(name, place, kind)}
+            numbers = _RANGE.fullmatch(name)
+            if not meant or (numbers and int(numbers[2] or numbers[1]) >= len(kinds)):
+                raise UserError(
+                    f"ByLayer names {name!r}, which means {'more than there are' if meant else 'none'} of the model's "
+                    f"{model}: name a kind, `every 4`, layers from 0 to {len(kinds) - 1} (`0-1`), or `{OTHERS}`"
+                )
+            # All others may be none.
+            if not meant & left and (name != OTHERS or number < len(self.layers) - 1):
+                raise UserError(
+                    f"ByLayer names {name!r}, whose layers all have the strategy of a name before it, in a model of "
+                    f"{model}: put it first, or leave it out"
+                )
+            left -= meant
 
     def for_model(self, rope_parameters: Mapping[str, Any], rope: Rope) -> PositionStrategy:
         """The same with the strategies in effect for a model."""
@@ -116,9 +145,20 @@ class ByLayer(PositionStrategy):
 
 def is_by_kind(rope_parameters: Mapping[str, Any]) -> bool:
     """Whether `rope_parameters` are those of each kind of layer, by name."""
-    return bool(rope_parameters) and all(
-        value is None or isinstance(value, Mapping) for value in rope_parameters.values()
-    )
+    values = list(rope_parameters.values())
+    return any(isinstance(value, Mapping) for value in values) or (bool(values) and values.count(None) == len(values))
+
+
+def of_kinds(rope_parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The `rope_parameters` of each kind of layer, by name; none where all layers share them.
+
+    Fields beside them, of no kind, are left out, as transformers leaves them unread.
+    """
+    return {
+        name: value
+        for name, value in rope_parameters.items()
+        if is_by_kind(rope_parameters) and (value is None or isinstance(value, Mapping))
+    }
 
 
 def _means(name: str, place: int, kind: str) -> bool:

@@ -30,6 +30,9 @@ class LayerRotations:
         rope: what the model was pre-trained with.
         kinds: the kind of each layer, in order.
 
+    Raises:
+        UserError: the strategy does not fit these layers.
+
     Attributes:
         distinct: the rotations, each once, in the order in which layers first have them.
         of_layer: for each layer, which of them it has.
@@ -41,6 +44,7 @@ class LayerRotations:
         self.kinds = tuple(kinds)
         self.distinct: list[Rotation] = []
         self.of_layer: list[int] = []
+        position.check_layers(kinds)
         found: list[tuple[object, Rope]] = []
         for place, kind in enumerate(kinds):
             rotation = Rotation(position.of_layer(place, kind), rope.of_kind(kind))

@@ -16,12 +16,14 @@ class Rope(NamedTuple):
         rope_theta: the base c of the frequencies c^(-2j/d).
         original_context: tokens of context the model was pre-trained with (L).
         kinds: by name, kinds of layers with an embedding of their own; the one here is that of all others.
+        assumed: whether nobody said the original context, and it is only what the model's config suggests.
     """
 
     head_dim: int
     rope_theta: float
     original_context: int
     kinds: tuple[tuple[str, "Rope"], ...] = ()
+    assumed: bool = False
 
     def __repr__(self) -> str:
         """The numbers, and kinds only where there are any."""
@@ -34,7 +36,14 @@ class Rope(NamedTuple):
     def describe(self) -> dict[str, Any]:
         """The numbers, as they go into results and checkpoints."""
         numbers = {**self._asdict(), "kinds": {name: rope.describe() for name, rope in self.kinds}}
-        return numbers if self.kinds else {name: numbers[name] for name in numbers if name != "kinds"}
+        return {name: value for name, value in numbers.items() if value or name not in self._field_defaults}
+
+    def told(self, original_context: int | None) -> "Rope":
+        """The same with the original context that somebody says, where it was only assumed."""
+        if original_context is None or not self.assumed:
+            return self
+        kinds = tuple((name, rope.told(original_context)) for name, rope in self.kinds)
+        return self._replace(original_context=original_context, kinds=kinds, assumed=False)
 
     @classmethod
     def described(cls, numbers: Mapping[str, Any]) -> "Rope":

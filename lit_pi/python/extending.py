@@ -15,6 +15,7 @@ from lit_pi.models.rotary import ask_stock, layout_of, measured, plain_phases, s
 from lit_pi.models.sources.in_memory import check_model
 from lit_pi.models.sources.provenance import (
     KEY,
+    check_known,
     config_in_effect,
     put_in_effect,
     rope_of,
@@ -59,12 +60,13 @@ def extend(
     check_model(model)
     check_kind(model.config, position)
     before = rotary_of(model)
-    rope = _rope(model, original_context) if before is None else before.rope
+    rope = _rope(model, original_context) if before is None else before.rope.told(original_context)
     if before is not None and original_context not in (None, rope.original_context):
         raise UserError(
             f"the model was extended from {rope.original_context} tokens before, and original_context is "
             f"{original_context}: leave it out, or load the model again"
         )
+    check_known(model.config, position, rope)
     position = position.for_model(rope_parameters_of(model.config), rope)
     config = config_in_effect(model.config, position, rope, target_context)
     install_extended(model, position, rope)

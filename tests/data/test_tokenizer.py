@@ -48,6 +48,13 @@ def test_a_damaged_tokenizer_is_named(content: str, tmp_path: Path) -> None:
         load_tokenizer(str(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.model"])
+def test_what_git_lfs_has_not_fetched_is_called_that(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    with pytest.raises(UserError, match=f"{name} is a Git LFS pointer .* `git lfs pull`"):
+        load_tokenizer(str(tmp_path))
+
+
 UNANSWERED = """
 import time
 from lit_pi.data.tokenizer import load_tokenizer

@@ -103,6 +103,8 @@ CASES: dict[str, Case] = {
     "LLaMA, attention_bias": Case("llama", {"attention_bias": True, "mlp_bias": True}),
     "LLaMA, partial_rotary_factor": Case("llama", {"rope_parameters": {**DEFAULT, "partial_rotary_factor": 0.5}}),
     "LLaMA, linear": Case("llama", scaled("linear")),
+    "LLaMA, linear without original_max_position_embeddings": Case(
+        "llama", scaled("linear", original_max_position_embeddings=None)),
     "LLaMA, dynamic": Case("llama", scaled("dynamic", original_max_position_embeddings=None)),
     "LLaMA, dynamic with original_max_position_embeddings": Case("llama", scaled("dynamic")),
     "LLaMA, yarn": Case("llama", scaled("yarn")),
@@ -149,12 +151,17 @@ CASES: dict[str, Case] = {
     "Gemma 3, sliding_window in every layer": Case("gemma3_text", {**HEADS, **WINDOW}),
     "Gemma 3, linear in full_attention": Case("gemma3_text", {
         **HEADS, **HALF, **by_layer(scaled("linear", 8.0, rope_theta=1e6)["rope_parameters"], DEFAULT)}),
+    "Gemma 3, linear without original_max_position_embeddings": Case("gemma3_text", {
+        **HEADS, **HALF, "rope_local_base_freq": 1e4, "rope_scaling": {"rope_type": "linear", "factor": 8.0}}),
     "Gemma 4": Case("gemma4_text", {**HEADS, **HALF, "hidden_size_per_layer_input": 0}, "refused"),
     "VaultGemma": Case("vaultgemma", {**HEADS, **WINDOW}),
     "OLMo": Case("olmo", {"clip_qkv": 0.5}),
     "OLMo 2": Case("olmo2", {}),
     "OLMo 3": Case("olmo3", WINDOW),
     "OLMo 3, yarn in full_attention": Case("olmo3", {**HALF, **by_layer(FAR, DEFAULT)}),
+    "OLMo 3, yarn beside the kinds of layers": Case("olmo3", {**HALF, **scaled("yarn")}),
+    "OLMo 3, dynamic in full_attention": Case("olmo3", {
+        **HALF, **by_layer(scaled("dynamic")["rope_parameters"], DEFAULT)}),
     "OLMoE": Case("olmoe", EXPERTS),
     "FlexOlmo": Case("flex_olmo", EXPERTS),
     "SmolLM3": Case("smollm3", {}),

@@ -1,5 +1,6 @@
 """Strategies of single layers: transformers with the same `rope_parameters` by kind of layer computes the same."""
 
+import inspect
 import json
 from copy import deepcopy
 from pathlib import Path
@@ -138,8 +139,42 @@ def test_places_are_not_said_by_a_config(tmp_path: Path) -> None:
         lit_pi.extend(windowed("mistral"), PLACES).save_pretrained(tmp_path)
     assert not list(tmp_path.iterdir())
     # Where all layers are of one kind, they have one strategy.
-    lit_pi.extend(windowed("mistral"), OLMO).save_pretrained(tmp_path)
+    alike = ByLayer({"sliding_attention": Extrapolate(), "others": YaRN(scale=4)})
+    lit_pi.extend(windowed("mistral"), alike).save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["rope_parameters"]["rope_type"] == "default"
+
+
+IN_VAIN = {
+    "none of the model's 4 layers": [
+        "fulll_attention", "chunked_attention", "every4", "every 9", "every 0", "every -1", "7", "-1", "3-1", "0 - 1",
+    ],
+    "more than there are of the model's 4 layers": ["0-100", "2-4"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("said", "name"), [(said, name) for said, names in IN_VAIN.items() for name in names])
+def test_a_name_that_means_no_layer_is_refused(said: str, name: str) -> None:
+    position = ByLayer({name: YaRN(scale=4), "others": Extrapolate()})
+    with pytest.raises(UserError, match=f"ByLayer names '{name}', which means {said}, of kind sliding_.*, full_att"):
+        lit_pi.extend(windowed("olmo3"), position)
+
+
+@pytest.mark.parametrize("names", [["others", "full_attention"], ["0-3", "1-2"], ["full_attention", "3", "others"]])
+def test_a_name_whose_layers_are_taken_is_refused(names: list[str]) -> None:
+    position = ByLayer(dict.fromkeys(names, YaRN(scale=4)))
+    with pytest.raises(UserError, match=f"ByLayer names '{names[1]}', whose layers all have .* of a name before it"):
+        lit_pi.extend(windowed("olmo3"), position)
+
+
+def test_names_may_overlap_and_nothing_may_be_left_for_others() -> None:
+    for names in (["0-2", "1-3"], ["sliding_attention", "full_attention", "others"]):
+        lit_pi.extend(windowed("olmo3"), ByLayer(dict.fromkeys(names, YaRN(scale=4))))
+
+
+@pytest.mark.parametrize("given", [None, "YaRN"])
+def test_what_is_no_strategy_is_refused(given: Any) -> None:
+    with pytest.raises(UserError, match=f"ByLayer got {given!r} for others, which is no strategy"):
+        inspect.unwrap(ByLayer.__init__)(object.__new__(ByLayer), {"others": given})  # without the tests' type checker
 
 
 def test_it_runs_and_resumes_by_yaml(tmp_path: Path, tiny: list[str]) -> None:

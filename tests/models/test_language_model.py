@@ -124,14 +124,6 @@ def test_pretrained_reads_a_hugging_face_directory(tmp_path) -> None:
         assert torch.equal(llm.state_dict()[name], tensor), name
 
 
-def test_a_config_that_hides_its_original_context_is_asked_for_it(tmp_path) -> None:
-    extended = {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}
-    AutoModelForCausalLM.from_config(LlamaConfig(**TINY, rope_parameters=extended)).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="original_context"):
-        Pretrained(str(tmp_path)).build()
-    assert Pretrained(str(tmp_path), original_context=16).build()[1].original_context == 16
-
-
 @pytest.mark.parametrize("path", ["/nowhere/model", "runs/x/checkpoints/last.ckpt", "nobody/no-such-model"])
 def test_a_missing_model_is_named(path: str) -> None:
     with pytest.raises(UserError, match=path):

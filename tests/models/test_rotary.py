@@ -162,16 +162,8 @@ def test_models_that_arrive_extended_give_stock_logits(architecture: type, kind:
     config = architecture(**fields, rope_parameters=ROPES[kind].rope_parameters(source_rope))
     stock = AutoModelForCausalLM.from_config(config).eval()
     stock.save_pretrained(tmp_path)
-    original = 64 if kind == "linear" else None
-    model = LanguageModel(*_parts(Pretrained(str(tmp_path), original_context=original).build(), FromConfig())).eval()
+    model = LanguageModel(*_parts(Pretrained(str(tmp_path)).build(), FromConfig())).eval()
     tokens = torch.randint(0, 97, (2, 160), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         stock_nll = -stock(tokens[:, :-1]).logits.log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
         torch.testing.assert_close(model(tokens[:, :-1], tokens[:, 1:]), stock_nll, rtol=0, atol=2e-6)
-
-
-def test_a_linear_config_does_not_say_what_it_extended(tmp_path: Path) -> None:
-    linear = {"rope_type": "linear", "factor": 4.0, "rope_theta": 10_000.0}
-    AutoModelForCausalLM.from_config(LlamaConfig(**TINY, rope_parameters=linear)).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="give `original_context`"):
-        Pretrained(str(tmp_path)).build()

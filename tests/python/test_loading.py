@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from architectures import CASES, stock_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import lit_pi
@@ -34,6 +35,18 @@ def test_what_is_saved_was_verified_and_comes_back(
         expected = model(TOKENS[:, :length]).logits
         assert torch.equal(stock(TOKENS[:, :length]).logits, expected)
         assert torch.equal(again(TOKENS[:, :length]).logits, expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["Gemma 2", "GPT-OSS"])
+def test_attention_is_what_the_model_can_do(name: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    """Soft caps and sinks, which torch's own attention has not."""
+    stock = stock_model(CASES[name].config())
+    stock.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    stock.set_attn_implementation("eager")
+    model, _ = lit_pi.load(tmp_path)
+    torch.testing.assert_close(model(TOKENS[:, :60]).logits, stock(TOKENS[:, :60]).logits, rtol=0, atol=1e-5)
 
 
 def test_what_transformers_cannot_say_leaves_nothing(

@@ -1,13 +1,16 @@
 """Which fields of a config make a model one that is computed otherwise here."""
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
 from transformers import LlamaConfig, PreTrainedConfig
 
-TRIES = 24
-"""Configs to try at most, of a twin each: some ten seconds."""
+from lit_pi.positions.by_layer import of_kinds
+
+TRIES, SECONDS = 24, 10.0
+"""Configs to try at most, of a twin each, and how long after the first no other one is tried."""
 
 _SIZES = ("num_", "hidden_size", "intermediate_size", "vocab_size", "head_dim", "moe_intermediate")
 _WORDS = ("token_id", "architectures", "transformers_version", "initializer", "model_type", "eps", "dropout", "cache")
@@ -21,7 +24,10 @@ def fields_to_blame(config: PreTrainedConfig, is_equal: Callable[[PreTrainedConf
         is_equal: whether a model of another config is computed as stock transformers does.
     """
     fields = config.to_dict()
+    end = time.monotonic() + SECONDS
     for name, value in islice(_without_one(config, fields), TRIES):
+        if time.monotonic() > end:
+            break
         try:
             if is_equal(type(config).from_dict(fields | {name: value})):
                 return f"`{name}` {_short(fields[name])}"
@@ -34,17 +40,23 @@ def fields_to_blame(config: PreTrainedConfig, is_equal: Callable[[PreTrainedConf
 
 
 def _without_one(config: PreTrainedConfig, fields: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Names of fields and values that switch them off, those first that LLaMA does not have."""
+    """Names of fields and values that switch them off: that of positions, then those that LLaMA does not have."""
     llama, default = LlamaConfig().to_dict(), type(config)().to_dict()
     names = [name for name in fields if not name.startswith(_SIZES) and not any(word in name for word in _WORDS)]
-    for name in sorted(names, key=lambda name: name in llama):
+    for name in sorted(names, key=lambda name: (name != "rope_parameters", name in llama)):
         value = fields[name]
         if isinstance(value, bool):
             yield name, not value
-        elif name == "rope_parameters" and isinstance(value, dict) and "rope_theta" in value:
-            yield name, {"rope_type": "default", "rope_theta": value["rope_theta"]}
+        elif name == "rope_parameters" and isinstance(value, dict):
+            kinds = {kind: _plain(each) for kind, each in of_kinds(value).items() if each is not None}
+            yield name, kinds or _plain(value)
         elif value is not None:
             yield name, default[name] if default.get(name) not in (value, None) else None
+
+
+def _plain(rope_parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the same base without any stretching."""
+    return {"rope_type": "default"} | {name: rope_parameters[name] for name in rope_parameters if name == "rope_theta"}
 
 
 def _names(names: list[str]) -> str:

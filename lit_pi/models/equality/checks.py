@@ -21,7 +21,7 @@ from lit_pi.models.layers.queries_and_keys import attended_keys
 from lit_pi.models.layers.stock_losses import stock_losses
 from lit_pi.models.past import Past
 from lit_pi.models.sources.provenance import KEY, head_dim_of, rope_of
-from lit_pi.positions import FromConfig, PositionStrategy, Rope
+from lit_pi.positions import FromConfig, PositionStrategy
 
 TOLERANCE = 1e-4
 """Largest difference of a token's loss in float32, in nats."""
@@ -122,7 +122,7 @@ def _compare(config: PreTrainedConfig) -> Equality:
     stock = twin_of(config)
     here = copy.deepcopy(stock)
     here.set_attn_implementation(ATTENTION)
-    model = LanguageModel(here, FromConfig(), _rope_of(here.config))
+    model = LanguageModel(here, FromConfig(), rope_of(here.config))
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(here.config.vocab_size, (2, max(LENGTHS) + 1), generator=generator)
     found = [_rows_differ(model, stock, tokens, length) for length in LENGTHS]
@@ -150,14 +150,6 @@ def _unrotated(model: LanguageModel, tokens: Int[Tensor, "rows 1"]) -> tuple[int
     calls = len(keys[0]) // len(model.decoder_layers)
     same = [torch.equal(*pair) for pair in zip(*keys, strict=True)]
     return tuple(number // calls for number, still in enumerate(same) if still and number % calls == 0)
-
-
-def _rope_of(config: PreTrainedConfig) -> Rope:
-    try:
-        return rope_of(config)
-    except UserError:
-        # From which context an extension started does not matter to what it computes.
-        return rope_of(config, config.max_position_embeddings)
 
 
 @torch.no_grad()

@@ -11,13 +11,14 @@ from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig
 
 from lit_pi.errors import UserError
+from lit_pi.files import check_fetched
 from lit_pi.gguf_file import is_gguf
 from lit_pi.models.archive import Archive, content_of
 from lit_pi.models.fingerprint import fingerprint
 from lit_pi.models.language_model import LanguageModel
 from lit_pi.models.sources.fitted import Misfits
 from lit_pi.models.sources.provenance import KEY, config_in_effect
-from lit_pi.models.sources.stored import META, SEALS, Shards, Stored, check_fetched, is_sharded
+from lit_pi.models.sources.stored import META, SEALS, Shards, Stored, is_sharded
 from lit_pi.models.training.lora import LoRA
 from lit_pi.positions import Rope
 

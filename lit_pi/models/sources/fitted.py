@@ -121,7 +121,7 @@ def _asked(llm: PreTrainedModel, like: Mapping[str, Tensor], place: object) -> M
     """
     meta: dict[str, Any] = {"": torch.device("meta")}
     try:
-        with _silent():
+        with silent():
             loaded: Any = type(llm).from_pretrained(
                 None, config=llm.config, state_dict=dict(like), device_map=meta, dtype=llm.dtype,
                 local_files_only=True, ignore_mismatched_sizes=True, output_loading_info=True,
@@ -161,7 +161,7 @@ def _untied(weights: Stored, llm: PreTrainedModel, place: object) -> Stored:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
     """Transformers without its report and its progress bar."""
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)

@@ -1,13 +1,16 @@
 """Models in Hugging Face format, a directory or an id on the hub: what their config says, and how they are loaded."""
 
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
 
 from lit_pi.errors import UserError
-from lit_pi.models.sources.stored import check_fetched
+from lit_pi.files import check_fetched
 from lit_pi.models.sources.weight_files import find
 
 
@@ -36,7 +39,13 @@ def config_of(model: str, here: bool) -> PreTrainedConfig:
     except Exception as error:  # a config may say anything, and transformers checks little of it
         raise unreadable(model, here, error) from error
     for part in (config, config.get_text_config()):
-        if quantisation := getattr(part, "quantization_config", None) or getattr(part, "compression_config", None):
+        found = (getattr(part, name, None) for name in ("quantization_config", "compression_config"))
+        if (quantisation := next((each for each in found if each is not None), None)) == {}:
+            raise UserError(
+                f"the {CONFIG_NAME} of {model} has an empty quantization_config: remove it if the weights are not "
+                "quantised"
+            )
+        if quantisation is not None:
             raise UserError(
                 f"the weights of {model} are quantised ({_method(quantisation)}), and lit_pi trains and measures those "
                 "that are not: name the model that they were made from, or save what transformers' `dequantize()` of "
@@ -46,7 +55,7 @@ def config_of(model: str, here: bool) -> PreTrainedConfig:
 
 
 def unreadable(model: str, here: bool, error: Exception) -> UserError:
-    """That transformers cannot read a model, with its reason."""
+    """That transformers cannot read a model, with its reason and the fields of its config that it may be about."""
     if "trust_remote_code" in str(error):
         return UserError(
             f"cannot load the model {model}: its config names code of its own (auto_map), which is never run: take "
@@ -57,7 +66,35 @@ def unreadable(model: str, here: bool, error: Exception) -> UserError:
     reason = " ".join(lines) if isinstance(error, StrictDataclassError) else lines[0]
     if not isinstance(error, (OSError, ValueError, StrictDataclassError)):
         reason = f"{type(error).__name__}: {reason}"  # which alone is no sentence
-    return UserError(f"cannot load the model {model}: nothing that transformers can read is {where} ({reason})")
+    fields = ", ".join(f"`{name}` {value!r}" for name, value in _suspects(model, here, str(error)).items())
+    blamed = f"; {CONFIG_NAME} has {fields}" if fields else ""
+    return UserError(f"cannot load the model {model}: nothing that transformers can read is {where} ({reason}{blamed})")
+
+
+_COUNTS = re.compile(r"num_|_size|_dim$|_factor$|^factor|theta|max_position")
+"""Names of fields whose numbers are positive."""
+
+
+def _suspects(model: str, here: bool, said: str) -> dict[str, Any]:
+    """Fields of a config that cannot be right, and those whose text an error quotes."""
+    try:
+        file = find(model, CONFIG_NAME, here)
+        content = {} if file is None else json.loads(file.read_text())
+        scaling = [content.get(name) or {} for name in ("rope_parameters", "rope_scaling")]
+        fields = dict(pair for part in (content, *scaling) for pair in part.items())
+    except Exception:  # a sentence about a config that is none would only hide the error
+        return {}
+    words = {*re.findall(r"'([^' ]+)'", said)}
+    found = {}
+    for name, value in fields.items():
+        count = _COUNTS.search(name) is not None
+        if isinstance(value, str):
+            wrong = count or value in words
+        else:
+            wrong = count and isinstance(value, int | float) and not value > 0
+        if wrong or (name == "pad_token_id" and "adding_idx" in said):
+            found[name] = value
+    return found
 
 
 def _method(quantisation: object) -> str:

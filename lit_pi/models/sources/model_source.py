@@ -162,7 +162,8 @@ class Pretrained(ModelSource):
     Args:
         path: a directory in Hugging Face format, the run directory of a `fit` (its newest checkpoint), a lit_pi
             `.ckpt` (file or folder of shards), a `.gguf` file of llama.cpp's, or the id of a model on the hub.
-        original_context: tokens of context in pre-training, needed where the model's config does not say.
+        original_context: tokens of context in pre-training, needed by a strategy other than the config's own where the
+            config does not say.
     """
 
     def __init__(self, path: str, original_context: int | None = None) -> None:

@@ -1,18 +1,23 @@
 """The positions that a config tells of: those of pre-training, and those in effect."""
 
 import copy
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from transformers import PreTrainedConfig
 
 from lit_pi.errors import UserError
+from lit_pi.models.sources.fitted import silent
 from lit_pi.positions import FULL_ATTENTION, ByLayer, Extrapolate, FromConfig, LayerRotations, PositionStrategy, Rope
-from lit_pi.positions.by_layer import is_by_kind
+from lit_pi.positions.by_layer import is_by_kind, of_kinds
 from lit_pi.ranges import Range
 
 KEY = "lit_pi"
 """Entry that lit_pi adds to a config: `rope` of pre-training, `position` in effect, and `refusal` (see below)."""
+
+ORIGINAL = "original_max_position_embeddings"
+"""Field of `rope_parameters`, and of a few configs, whose own transformers puts in the place of the other."""
 
 
 def config_in_effect(
@@ -31,22 +36,70 @@ def config_in_effect(
     """
     said = _says(config, position, rope)
     context = target_context or (config.max_position_embeddings if said else position.target_context_of(rope))
-    config = copy.deepcopy(config)
     record: dict[str, Any] = {"rope": rope.describe(), "position": position.describe()}
-    if not said:
-        try:
-            config.rope_parameters = _rope_parameters(config, position, rope)
-        except UserError as refusal:
-            record["refusal"] = str(refusal)
-            config.rope_parameters = _rope_parameters(config, Extrapolate(), rope)
-    setattr(config, KEY, record)
+    try:
+        found = _with(config, None, context, rope) if said else _expressed(config, position, rope, context)
+    except UserError as refusal:
+        record["refusal"] = str(refusal)
+        found = _with(config, _rope_parameters(config, Extrapolate(), rope), context, rope)
+    setattr(found, KEY, record)
+    return found
+
+
+def _expressed(config: PreTrainedConfig, position: PositionStrategy, rope: Rope, context: int) -> PreTrainedConfig:
+    """A copy of a config that asks for a strategy: by a type of transformers' own, else by factors.
+
+    Raises:
+        UserError: transformers cannot express the strategy, or does not read it in models of this kind.
+    """
+    found = _with(config, _rope_parameters(config, position, rope), context, rope)
+    if (reason := _unread(found)) is None:
+        return found
+    refusal = UserError(
+        f"{type(config).__name__} of transformers does not take the rope_parameters of {type(position).__name__} "
+        f"({reason})"
+    )
+    try:
+        found = _with(config, _rope_parameters(config, position, rope, by_factors=True), context, rope)
+    except UserError as error:
+        raise refusal from error
+    if _unread(found) is not None:
+        raise refusal
+    return found
+
+
+def _with(
+    config: PreTrainedConfig, rope_parameters: dict[str, Any] | None, context: int, rope: Rope
+) -> PreTrainedConfig:
+    """A copy of a config for a context, with other `rope_parameters` if they are given."""
+    config = copy.deepcopy(config)
+    if rope_parameters is not None:
+        config.rope_parameters = rope_parameters
+        if hasattr(config, ORIGINAL):
+            setattr(config, ORIGINAL, rope.original_context)
     # Transformers' `dynamic` type reads the original context there.
     dynamic = "dynamic" in rope_types(config.rope_parameters).values()
     config.max_position_embeddings = rope.original_context if dynamic else context
     return config
 
 
-def _rope_parameters(config: PreTrainedConfig, position: PositionStrategy, rope: Rope) -> dict[str, Any]:
+def _unread(config: PreTrainedConfig) -> str | None:
+    """Why transformers makes other `rope_parameters` of a config once it is written; None where it keeps them."""
+    fields = json.loads(config.to_json_string(use_diff=False))
+    written = fields["rope_parameters"]
+    try:
+        with silent():
+            read = type(config).from_dict(copy.deepcopy(fields)).rope_parameters
+    except Exception as error:  # each class has checks of its own
+        return " ".join(str(error).split()).split("Error: ")[-1]
+    pairs = [(each, read[kind]) for kind, each in of_kinds(written).items()] or [(written, read)]
+    changed = {name for ours, theirs in pairs if ours for name in ours if theirs.get(name) != ours[name]}
+    return f"it changes {', '.join(sorted(changed))}" if changed else None
+
+
+def _rope_parameters(
+    config: PreTrainedConfig, position: PositionStrategy, rope: Rope, by_factors: bool = False
+) -> dict[str, Any]:
     """The `rope_parameters` of a strategy, by kind of layer where the config has them so.
 
     Raises:
@@ -54,9 +107,11 @@ def _rope_parameters(config: PreTrainedConfig, position: PositionStrategy, rope:
     """
     before = config.rope_parameters
     if is_by_kind(before):
-        present = {kind for kind, parameters in before.items() if parameters is not None} & {*layer_kinds(config)}
-        return before | {
-            kind: _of_kind(before[kind], _strategy_of(position, kind), rope.of_kind(kind)) for kind in sorted(present)
+        kinds = of_kinds(before)
+        present = {kind for kind, parameters in kinds.items() if parameters is not None} & {*layer_kinds(config)}
+        return kinds | {
+            kind: _of_kind(kinds[kind], _strategy_of(position, kind), rope.of_kind(kind), by_factors)
+            for kind in sorted(present)
         }
     (rotation, *others) = LayerRotations(position, rope, layer_kinds(config)).distinct
     if others:
@@ -64,11 +119,11 @@ def _rope_parameters(config: PreTrainedConfig, position: PositionStrategy, rope:
             f"transformers has one set of rope_parameters for all layers of a {config.model_type} model, and "
             f"{type(position).__name__} has several"
         )
-    return _of_kind(before, *rotation, by_kind=False)
+    return _of_kind(before, *rotation, by_factors, by_kind=False)
 
 
 _ROPE_FIELDS = {
-    *("rope_type", "type", "rope_theta", "factor", "original_max_position_embeddings", "attention_factor"),
+    *("rope_type", "type", "rope_theta", "factor", ORIGINAL, "attention_factor"),
     *("beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate", "low_freq_factor", "high_freq_factor"),
     *("short_factor", "long_factor", "short_mscale", "long_mscale", "alpha"),
 }
@@ -86,23 +141,27 @@ def _strategy_of(position: PositionStrategy, kind: str) -> PositionStrategy:
     return position.of_layer(0, kind)
 
 
-def _of_kind(before: dict[str, Any], position: PositionStrategy, rope: Rope, by_kind: bool = True) -> dict[str, Any]:
+def _of_kind(
+    before: dict[str, Any], position: PositionStrategy, rope: Rope, by_factors: bool, by_kind: bool = True
+) -> dict[str, Any]:
     """Parameters of a strategy, with what those before say of something else."""
     parameters = position.rope_parameters(rope)
-    if by_kind and not parameters.get("truncate", True):  # which transformers does not read there
+    # `truncate` transformers does not read by kind.
+    if by_factors or (by_kind and not parameters.get("truncate", True)):
         parameters = PositionStrategy.rope_parameters(position, rope)
     kept = {name: value for name, value in before.items() if name not in _ROPE_FIELDS}
     if "proportional" in (parameters["rope_type"], before.get("rope_type")):
         kept.pop("partial_rotary_factor", None)  # a share of the frequencies there
     if kept.keys() - {"partial_rotary_factor"}:
-        kept["original_max_position_embeddings"] = rope.original_context  # what they count from
+        kept[ORIGINAL] = rope.original_context  # what they count from
     return kept | parameters
 
 
 def put_in_effect(said: PreTrainedConfig, config: PreTrainedConfig) -> None:
     """Let a config, which a model's modules share, say what `config_in_effect` made of a copy."""
-    for name in (KEY, "rope_parameters", "max_position_embeddings"):
-        setattr(config, name, getattr(said, name))
+    for name in (KEY, "rope_parameters", "max_position_embeddings", ORIGINAL):
+        if hasattr(said, name):
+            setattr(config, name, getattr(said, name))
 
 
 def _says(config: PreTrainedConfig, position: PositionStrategy, rope: Rope) -> bool:
@@ -125,20 +184,19 @@ def written_rope_parameters(config: PreTrainedConfig) -> dict[str, Any]:
     """The `rope_parameters` by which transformers rotates; of kinds of layers, those that there are."""
     parameters = config.rope_parameters or {}
     if is_by_kind(parameters):
-        present = {kind: each for kind, each in parameters.items() if kind in layer_kinds(config)}
-        return {kind: each if each is None else _completed(each, config, True) for kind, each in present.items()}
-    return _completed(parameters, config, False)
+        present = {kind: each for kind, each in of_kinds(parameters).items() if kind in layer_kinds(config)}
+        return {kind: each if each is None else _completed(each, config, parameters) for kind, each in present.items()}
+    return _completed(parameters, config, parameters)
 
 
-def _completed(parameters: dict[str, Any], config: PreTrainedConfig, of_kind: bool) -> dict[str, Any]:
+def _completed(parameters: dict[str, Any], config: PreTrainedConfig, whole: dict[str, Any]) -> dict[str, Any]:
     """With what transformers takes from elsewhere in the config."""
-    parameters = dict(parameters)
-    original = parameters.get("original_max_position_embeddings")
+    original = parameters.get(ORIGINAL)
+    # It reads that one beside the kinds of layers, where they have sets of their own.
+    completed = {**parameters, "truncate": whole.get("truncate", True)}
     if parameters.get("rope_type") in ("yarn", "longrope") and parameters.get("factor") is None and original:
-        parameters["factor"] = config.max_position_embeddings / original
-    if of_kind:
-        parameters.pop("truncate", None)  # transformers reads it where kinds of layers share one set only
-    return parameters
+        completed["factor"] = config.max_position_embeddings / original
+    return completed
 
 
 def rope_of(config: PreTrainedConfig, original_context: int | None = None) -> Rope:
@@ -149,14 +207,14 @@ def rope_of(config: PreTrainedConfig, original_context: int | None = None) -> Ro
         original_context: tokens of context of pre-training, where the config does not say.
 
     Raises:
-        UserError: the config holds an extension that does not say what it extended, or has no rotary positions.
+        UserError: the config has no rotary positions, or what it says of them is no number.
     """
     if record := getattr(config, KEY, None):
         try:
             rope = Rope.described(record["rope"])
             for number in (rope.head_dim, rope.rope_theta, rope.original_context):
                 Range(0, above=True).check("the rope", number)
-            return rope
+            return rope.told(original_context)
         except (TypeError, LookupError, ValueError, AttributeError) as error:  # anyone may have written it
             raise UserError(
                 f"the config of the {config.model_type} model has a record `{KEY}` that lit_pi did not write "
@@ -164,13 +222,11 @@ def rope_of(config: PreTrainedConfig, original_context: int | None = None) -> Ro
             ) from error
     parameters = getattr(config, "rope_parameters", None) or {}
     if not is_by_kind(parameters):
-        return _rope(config, parameters, original_context)
+        return _rope(config, parameters, [parameters], original_context)
     present = layer_kinds(config)
-    kinds = {kind: each for kind, each in parameters.items() if each is not None and kind in present}
+    kinds = {kind: each for kind, each in of_kinds(parameters).items() if each is not None and kind in present}
     # Pre-training had one context, which kinds that were not extended do not tell.
-    told = [each.get("original_max_position_embeddings") for each in kinds.values()]
-    original_context = original_context or next(filter(None, told), None)
-    ropes = {kind: _rope(config, each, original_context) for kind, each in kinds.items()}
+    ropes = {kind: _rope(config, each, [*kinds.values()], original_context) for kind, each in kinds.items()}
     if not ropes:
         raise _without_rope(config)
     main = ropes.get(FULL_ATTENTION, next(iter(ropes.values())))
@@ -178,18 +234,20 @@ def rope_of(config: PreTrainedConfig, original_context: int | None = None) -> Ro
     return main._replace(kinds=tuple(ropes.items())) if differ else main
 
 
-def _rope(config: PreTrainedConfig, parameters: dict[str, Any], original_context: int | None) -> Rope:
+def _rope(
+    config: PreTrainedConfig, parameters: dict[str, Any], kinds: list[dict[str, Any]], original_context: int | None
+) -> Rope:
+    """The embedding of layers with these parameters, in a model whose kinds of layers have those."""
     if "rope_theta" not in parameters:
         raise _without_rope(config)
-    kind = parameters.get("rope_type", "default")
+    if not isinstance(theta := parameters["rope_theta"], int | float) or not theta > 0:
+        raise UserError(
+            f"the config of the {config.model_type} model has rope_theta {theta!r}: it must be a positive number"
+        )
+    kind, assumed = parameters.get("rope_type", "default"), False
     if original_context is None and kind != "dynamic":  # which stretches from max_position_embeddings
-        original_context = parameters.get("original_max_position_embeddings")
+        original_context, assumed = _original_context(config, kinds)
     if original_context is None:
-        if kind == "linear":  # the other types leave max_position_embeddings as pre-training had it
-            raise UserError(
-                f"the model's config already extends its context ({parameters}) and does not say from how many "
-                "tokens: give `original_context`, the context of pre-training"
-            )
         original_context = config.max_position_embeddings
     if not isinstance(original_context, int) or original_context < 1:
         raise UserError(
@@ -199,7 +257,35 @@ def _rope(config: PreTrainedConfig, parameters: dict[str, Any], original_context
     head_dim = head_dim_of(config)
     # The `proportional` type turns a part of the frequencies, the others a part of the dimensions.
     part = 1.0 if kind == "proportional" else parameters.get("partial_rotary_factor", 1.0)
-    return Rope(int(head_dim * part), float(parameters["rope_theta"]), original_context)
+    return Rope(int(head_dim * part), float(theta), original_context, assumed=assumed)
+
+
+def _original_context(config: PreTrainedConfig, kinds: list[dict[str, Any]]) -> tuple[int | None, bool]:
+    """Tokens of context of pre-training that the parameters of a model's kinds of layers tell, and whether only so.
+
+    The `linear` type alone does not say: models that were released with it have in `max_position_embeddings` the
+    context that they were stretched to (Gemma 3 a stretch beyond it) or that of before (Vicuna).
+    """
+    # The `dynamic` type does not count from there.
+    if told := [each[ORIGINAL] for each in kinds if each.get(ORIGINAL) and each.get("rope_type") != "dynamic"]:
+        return told[0], False
+    factors = [float(each["factor"]) for each in kinds if each.get("rope_type") == "linear"]
+    if not factors or max(factors) == 1:
+        return None, False
+    return max(round(config.max_position_embeddings / max(factors)), 1), True
+
+
+def check_known(config: PreTrainedConfig, position: PositionStrategy, rope: Rope) -> None:
+    """Check that a strategy other than the config's own does not start from a context that was only assumed.
+
+    Raises:
+        UserError: it does.
+    """
+    if rope.assumed and not isinstance(position, FromConfig) and not _says(config, position, rope):
+        raise UserError(
+            f"the model's config already extends its context ({config.rope_parameters}) and does not say from how many "
+            "tokens: give `original_context`, the context of pre-training"
+        )
 
 
 def head_dim_of(config: PreTrainedConfig) -> int:
@@ -227,7 +313,8 @@ def rope_types(rope_parameters: Mapping[str, Any]) -> dict[str, str]:
     """The `rope_type` of each kind of layer that has one, by its name; of all layers, under `""`, where they share."""
     if not is_by_kind(rope_parameters):
         return {"": rope_parameters["rope_type"]}
-    return {kind: parameters["rope_type"] for kind, parameters in rope_parameters.items() if parameters is not None}
+    kinds = of_kinds(rope_parameters)
+    return {kind: parameters["rope_type"] for kind, parameters in kinds.items() if parameters is not None}
 
 
 def layer_kinds(config: PreTrainedConfig) -> list[str]:

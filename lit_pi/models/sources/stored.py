@@ -22,7 +22,7 @@ from torch.futures import Future
 from zlib_ng.zlib_ng import crc32
 
 from lit_pi.errors import UserError
-from lit_pi.files import as_text, file_checksum
+from lit_pi.files import as_text, check_fetched, file_checksum
 from lit_pi.models.archive import Archive, content_of
 
 META = "meta.pt"
@@ -33,9 +33,6 @@ SEALS = "shards"
 """In `META`: what `seals_of` says of the other files."""
 LIST_BYTES = 4096
 """Bytes at the end of an archive that hold its list of records, with their checksums."""
-
-POINTER = b"version https://git-lfs.github.com/spec/"
-"""How a file begins that Git LFS has not fetched."""
 
 _HELD = {
     ("torch", "Size"),
@@ -259,17 +256,6 @@ class _Unpickler(pickle.Unpickler):
         if described or (module, name) in _HELD or (module == "torch" and isinstance(found, torch.dtype)):
             return found
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-
-
-def check_fetched(file: Path) -> None:
-    """Check that a file is not what Git LFS leaves in the place of one.
-
-    Raises:
-        UserError: it is.
-    """
-    with file.open("rb") as content:
-        if content.read(len(POINTER)) == POINTER:
-            raise UserError(f"{file} is a Git LFS pointer and not the file itself: fetch it with `git lfs pull`")
 
 
 def is_sharded(path: Path) -> bool:

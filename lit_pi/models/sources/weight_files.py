@@ -20,8 +20,9 @@ from transformers.utils import (
 )
 
 from lit_pi.errors import UserError
+from lit_pi.files import check_fetched
 from lit_pi.models.sources.naming import first_few
-from lit_pi.models.sources.stored import Stored, check_fetched
+from lit_pi.models.sources.stored import Stored
 
 NAMES = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
 """Files of weights, or of which files hold them, in the order in which transformers looks for them."""
@@ -82,6 +83,8 @@ def _weight_map(file: Path) -> dict[str, str]:
 
 def _inside(name: str, where: object) -> str:
     """The name of a file, if it lies in the directory of the one that names it."""
+    if PurePath(name) == PurePath():
+        raise UserError(f"{where} names {name!r} where a file's name should be: fetch or copy the model again")
     if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
         raise UserError(f"{where} names {name}, which lies outside of the model's own directory: mend or remove it")
     return name
@@ -139,4 +142,6 @@ def _pickled(file: Path) -> Stored:
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
     ):
         raise ValueError("it is no mapping of names to tensors")
+    if without := [name for name, tensor in content.items() if tensor.is_meta]:
+        raise ValueError(f"without their values there are {first_few(without)}")
     return Stored({name: tensor.to("meta") for name, tensor in content.items()}, content.__getitem__)

@@ -10,6 +10,7 @@ from transformers import (
     Llama4TextConfig,
     LlamaConfig,
     MistralConfig,
+    Olmo3Config,
     PreTrainedConfig,
     Qwen3Config,
     SmolLM3Config,
@@ -19,7 +20,7 @@ from lit_pi.cli import LitPiCLI
 from lit_pi.errors import UserError
 from lit_pi.models import LanguageModel
 from lit_pi.models.attention import masks
-from lit_pi.models.equality import checks
+from lit_pi.models.equality import blame, checks
 from lit_pi.models.equality.twin import WINDOW, twin_of
 from lit_pi.positions import SelfExtend
 
@@ -71,6 +72,27 @@ def test_a_field_that_lit_pi_cannot_honour_is_named() -> None:
     )  # fmt: skip
     with pytest.raises(UserError, match=r"llama4_text model .* to blame is `attn_temperature_tuning`"):
         checks.check_kind(config)
+
+
+def test_looking_for_the_field_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, asked = iter(range(0, 1000, 4)), []
+    monkeypatch.setattr(blame.time, "monotonic", lambda: next(now))
+    config = MistralConfig(**LARGE, sliding_window=4096)
+    assert blame.fields_to_blame(config, lambda changed: asked.append(changed) or False).startswith("one of the fields")
+    assert len(asked) == 2  # of 4 seconds each, after which the third would begin too late
+
+
+def test_positions_of_each_kind_are_blamed_at_once() -> None:
+    parameters = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4, "original_max_position_embeddings": 16}
+    config = Olmo3Config(**LARGE, rope_parameters={"full_attention": parameters, "sliding_attention": {**parameters}})
+    asked = []
+
+    def is_equal(changed: PreTrainedConfig) -> bool:
+        asked.append(changed)
+        return {each["rope_type"] for each in changed.rope_parameters.values()} == {"default"}
+
+    assert blame.fields_to_blame(config, is_equal).startswith("`rope_parameters`")
+    assert len(asked) == 1
 
 
 def test_a_rule_does_not_rotate_layers_that_have_no_positions() -> None:

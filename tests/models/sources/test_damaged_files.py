@@ -79,6 +79,16 @@ def pickled(stored: object) -> Change:
     return change
 
 
+def said(**fields: object) -> Change:
+    """The config says something else."""
+
+    def change(folder: Path) -> None:
+        file = folder / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+    return change
+
+
 def doubled(folder: Path) -> None:
     first, second, *_ = sorted(folder.glob("model-*"))
     save_file(load_file(first) | load_file(second), second, {"format": "pt"})
@@ -107,6 +117,17 @@ DAMAGED: dict[str, tuple[str, Change, str]] = {
     "a config's pointer": ("plain", content(POINTER, "config.json"), "config.json is a Git LFS pointer"),
     "an adapter": ("plain", content(b"{}", "adapter_config.json"), "holds an adapter of peft"),
     "a pickle of a list": ("plain", pickled([1]), "pytorch_model.bin holds no weights that can be read"),
+    "a pickle of names": ("plain", pickled({"a": torch.ones(1, device="meta")}), "without their values there are a"),
+    "an activation": ("plain", said(hidden_act="zzz"), r"KeyError: 'zzz'; config.json has `hidden_act` 'zzz'\)"),
+    "no heads": ("plain", said(num_attention_heads=0), r"by zero; config.json has `num_attention_heads` 0\)"),
+    "a dtype": ("plain", said(dtype="bogus"), r"config.json has `dtype` 'bogus'\)"),
+    "a rope type": ("plain", said(rope_parameters={"rope_type": "zzz"}), r"config.json has `rope_type` 'zzz'\)"),
+    "a factor in quotes": (
+        "plain",
+        said(rope_parameters={"rope_type": "linear", "factor": "4"}),
+        r"config.json has `factor` '4'\)",
+    ),
+    "an empty quantisation": ("plain", said(quantization_config={}), "has an empty quantization_config"),
     "a pickle of more": ("plain", pickled({"a": torch.ones(1), "b": 1}), "it is no mapping of names to tensors"),
     "a shard is absent": (
         "shards",
@@ -119,7 +140,8 @@ DAMAGED: dict[str, tuple[str, Change, str]] = {
     "an index of a file that is absent": ("shards", moved(WEIGHT, ABSENT), f"names {ABSENT}, absent from"),
     "an index of a file above": ("shards", moved(WEIGHT, "../plain/model.safetensors"), r"names \.\./.* outside"),
     "an index of a file elsewhere": ("shards", moved(WEIGHT, "/etc/passwd"), "names /etc/passwd, which lies outside"),
-    "an index of the folder": ("shards", moved(WEIGHT, "."), "absent from"),
+    "an index of the folder": ("shards", moved(WEIGHT, "."), r"index.json names '\.' where a file's name should be"),
+    "an index of nothing": ("shards", moved(WEIGHT, ""), "index.json names '' where a file's name should be"),
     "an index of more weights": ("shards", moved("more", "model-00001-of-00010.safetensors"), "where more is stored"),
     "an index without its map": ("shards", index(lambda places: {"metadata": {}}), "has no `weight_map`"),
     "an index that is a list": ("shards", index(lambda places: []), "has no `weight_map`"),

@@ -77,6 +77,7 @@ def load_gguf(path: Path, keep_dtype: bool) -> PreTrainedModel:
             attn_implementation=ATTENTION,
             quantization_config=GgufConfig(dequantize=True),
             output_loading_info=True,
+            ignore_mismatched_sizes=True,
         )
         llm, found = loaded
         names = {} if header.architecture in GGUF_ARCHS else get_gguf_hf_weights_map(llm, _processor(header, config))
@@ -87,6 +88,11 @@ def load_gguf(path: Path, keep_dtype: bool) -> PreTrainedModel:
         if keys:
             where = "which the model needs" if what == "lacks" else "which transformers does not read"
             raise UserError(f"{path} {what} {', '.join(sorted(keys)[:5])}, {where}: bring the model in another format")
+    for name, stored, wanted in sorted(found["mismatched_keys"]):
+        raise UserError(
+            f"{path} has a {name} of {list(stored)} numbers, and by what it says of its sizes that has {list(wanted)}: "
+            "bring it again"
+        )
     llm.config._name_or_path = str(path)
     if header.dtype is None:
         rank_zero_info(f"{header.quantisation} weights of {path}, dequantised to {str(dtype).removeprefix('torch.')}")
