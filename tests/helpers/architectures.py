@@ -159,7 +159,6 @@ CASES: dict[str, Case] = {
     "OLMo 2": Case("olmo2", {}),
     "OLMo 3": Case("olmo3", WINDOW),
     "OLMo 3, yarn in full_attention": Case("olmo3", {**HALF, **by_layer(FAR, DEFAULT)}),
-    "OLMo 3, yarn beside the kinds of layers": Case("olmo3", {**HALF, **scaled("yarn")}),
     "OLMo 3, dynamic in full_attention": Case("olmo3", {
         **HALF, **by_layer(scaled("dynamic")["rope_parameters"], DEFAULT)}),
     "OLMoE": Case("olmoe", EXPERTS),
