@@ -22,6 +22,7 @@ NAMED = {
 
 SAME = {
     "LLaMA, partial_rotary_factor": "LLaMA",
+    "LLaMA, linear without original_max_position_embeddings": "LLaMA, linear",
     "LLaMA, dynamic with original_max_position_embeddings": "LLaMA, dynamic",
     "LLaMA, longrope without factor": "LLaMA, longrope",
     "Qwen2, use_sliding_window false": "Qwen2",
