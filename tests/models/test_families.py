@@ -23,6 +23,7 @@ NAMED = {
 SAME = {
     "LLaMA, partial_rotary_factor": "LLaMA",
     "LLaMA, linear without original_max_position_embeddings": "LLaMA, linear",
+    "Gemma 3, linear without original_max_position_embeddings": "Gemma 3, linear in full_attention",
     "LLaMA, dynamic with original_max_position_embeddings": "LLaMA, dynamic",
     "LLaMA, longrope without factor": "LLaMA, longrope",
     "Qwen2, use_sliding_window false": "Qwen2",
