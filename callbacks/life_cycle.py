@@ -32,7 +32,7 @@ class LifeCycle(Callback):
     """
 
     def __init__(self) -> None:
-        self._step = 0
+        self._step: int | None = None
         self._steps: int | None = None
         self._noted = 0.0
         self._asked = LateReader()
@@ -91,7 +91,7 @@ class LifeCycle(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Note where training ended."""
         SIGNALS.waits = False
-        if trainer.state.fn == "fit":
+        if self._step is not None:
             note(_run(trainer), step=trainer.global_step)
 
     def _stop(self, trainer: Trainer, number: int) -> None:

@@ -47,11 +47,13 @@ def told(run: Path, command: str) -> Iterator[None]:
         _write(run, begun | ({} if trained is None else {TRAINING: trained}))
     try:
         yield
-    except Stopped as stop:
-        note(run, state="interrupted", reason=stop.name)
-        raise
     except BaseException as error:
-        note(run, state="failed", reason=failure_behind(error) or sentence_of(error))
+        if command == TRAINING and before and read_status(run).get("step") is None:
+            _write(run, before)  # training did not begin again, so that it stands where it stood
+        elif isinstance(error, Stopped):
+            note(run, state="interrupted", reason=error.name)
+        else:
+            note(run, state="failed", reason=failure_behind(error) or sentence_of(error))
         raise
     note(run, state="finished")
 

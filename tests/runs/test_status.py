@@ -64,6 +64,15 @@ def test_what_runs_after_training_does_not_hide_how_that_ended(tmp_path: Path) -
     assert unfinished(tmp_path) == f"{tmp_path} was stopped (Ctrl-C)"
 
 
+def test_training_that_cannot_begin_again_stands_where_it_stood(finished: Path, tiny: list[str]) -> None:
+    before = read_status(finished)
+    words = ["fit", *tiny, f"--trainer.default_root_dir={finished}", "--trainer.max_steps=9", "--ckpt_path=last"]
+    other = [word.replace("hidden_size: 32", "hidden_size: 48") for word in words]
+    with pytest.raises(UserError, match="another architecture"):
+        LitPiCLI(other)
+    assert read_status(finished) == before
+
+
 def test_one_owner_at_a_time(tmp_path: Path, tiny: list[str]) -> None:
     with owned(tmp_path), told(tmp_path, "fit"):
         with pytest.raises(UserError, match=rf"is in use by `fit`, process {os.getpid()} on .*: wait until"):
