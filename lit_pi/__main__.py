@@ -13,9 +13,13 @@ def main() -> None:
         return
     # Before torch is there: blocks of GPU memory that grow leave fewer gaps.
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
-    from lit_pi.cli import run
+    try:
+        from lit_pi.cli import run
 
-    run()
+        run()
+    except KeyboardInterrupt:
+        print("lit-pi: stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -314,8 +313,7 @@ def run() -> None:
         logging.getLogger(name).addFilter(lambda record: not any(word in record.getMessage() for word in NOISE))
     try:
         cli = LitPiCLI()
-    except (Stopped, KeyboardInterrupt) as stop:
-        stop = stop if isinstance(stop, Stopped) else Stopped(signal.SIGINT)
+    except Stopped as stop:
         if is_first():
             print(f"lit-pi: {stop}", file=sys.stderr)
             sys.exit(stop.code)
