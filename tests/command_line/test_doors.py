@@ -54,10 +54,12 @@ def test_functions_of_other_modules_are_no_classes(
     assert "model.optimizer is torch.nn.Linear, which is no Optimizer" in refused("fit", *tiny, other)
 
 
-def test_classes_are_not_made_where_any_value_may_stand(tmp_path: Path, tiny: list[str]) -> None:
+def test_classes_are_not_made_where_any_value_may_stand(
+    tmp_path: Path, tiny: list[str], refused: Callable[..., str]
+) -> None:
     value = calling("subprocess.Popen", tmp_path / "mark")
     where = f"--trainer.default_root_dir={tmp_path / 'run'}"
-    LitPiCLI(["fit", *tiny, "--trainer.max_steps=1", where, f"--model.llm.config.rope_parameters={value}"])
+    assert "rope_parameters" in refused("fit", *tiny, where, f"--model.llm.config.rope_parameters={value}")
     assert not (tmp_path / "mark").exists()
 
 
