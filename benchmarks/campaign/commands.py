@@ -7,7 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -107,18 +107,20 @@ def fresh(base: Path, folder: Path) -> Path:
     return folder
 
 
-def start(words: list[str], folder: Path, **options: object) -> subprocess.Popen[str]:
+def start(words: list[str], folder: Path, before: Sequence[str] = (), **options: object) -> subprocess.Popen[str]:
     """Start the installed command in a folder, with a cache of its own there."""
     environment = {**os.environ, "LIT_PI_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [str(LIT_PI), *words], cwd=folder, env=environment, text=True, stdout=subprocess.DEVNULL,
+        [*before, str(LIT_PI), *words], cwd=folder, env=environment, text=True, stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE, **options,  # type: ignore[call-overload]
     )  # fmt: skip
 
 
-def asked(words: list[str], folder: Path, **options: object) -> subprocess.CompletedProcess[str]:
+def asked(
+    words: list[str], folder: Path, before: Sequence[str] = (), **options: object
+) -> subprocess.CompletedProcess[str]:
     """Ask a command, and wait; one that hangs is killed and gets status 124."""
-    process = start(words, folder, **options)
+    process = start(words, folder, before, **options)
     try:
         said = process.communicate(timeout=300)[1]
     except subprocess.TimeoutExpired:

@@ -13,6 +13,9 @@ from commands import COMMANDS, Command, asked, fit, fresh, measure, one_sentence
 SURVIVED, NOTICED, HARMLESS, SILENT, BROKEN = "survived", "noticed", "harmless", "silent", "broken"
 """It went on to the same end; told in a sentence; nothing came of it; another result without a word; the rest."""
 
+ORDINARY = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
+"""Words before a command that let root be kept out as others are."""
+
 LEFTOVERS = ("*.partial", "*.removed", "*.new", "*.tmp")
 
 KINDS: dict[str, tuple[str, Command]] = {
@@ -106,8 +109,7 @@ def forbid(name: str, base: Path, folder: Path, chance: random.Random, expected:
     (folder / "cache").mkdir(exist_ok=True)
     for path in (folder, folder / "cache"):
         path.chmod(stat.S_IRUSR | stat.S_IXUSR | stat.S_IROTH | stat.S_IXOTH)
-    nobody = {"user": 65534, "group": 65534} if os.getuid() == 0 else {}
-    done = asked(command.words, folder, **nobody)
+    done = asked(command.words, folder, before=ORDINARY if os.getuid() == 0 else [])
     for path in (folder, folder / "cache"):
         path.chmod(0o755)
     return (NOTICED if one_sentence(done) else BROKEN), f"{name}: status {done.returncode}: {done.stderr[-300:]}"

@@ -2,9 +2,11 @@
 
 import errno
 import os
+import re
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
+from safetensors import SafetensorError
 
 from lit_pi.errors import DISK_FULL, UserError, chain_of, printable, shown
 
@@ -23,6 +25,8 @@ def mistake_behind(error: BaseException | None) -> str | None:
             return printable(" ".join(str(each).split()))
         if isinstance(each, OmegaConfBaseException):
             return f"a `${{...}}` cannot be resolved: {str(each).splitlines()[0]}; correct it, or name what is there"
+        if isinstance(each, SafetensorError) and (number := re.search(r"\(os error (\d+)\)", str(each))):
+            each = OSError(int(number[1]), os.strerror(int(number[1])), "the file of weights")
         if isinstance(each, OSError) and (said := _of_the_system(each)):
             return said
         if isinstance(each, MemoryError) or any(sign in str(each) for sign in NO_MEMORY):

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from safetensors import SafetensorError
 
 from lit_pi.cli import LitPiCLI
+from lit_pi.command_line.mistakes import mistake_behind
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -126,3 +128,8 @@ def test_a_reader_who_leaves_loses_nothing() -> None:
     done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
     os.close(write)
     assert (done.returncode, done.stderr) == (0, "ended\n")
+
+
+def test_a_disk_that_weights_fill_is_full() -> None:
+    error = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert mistake_behind(error) == "the disk is full: free space, or write elsewhere, and run again"
