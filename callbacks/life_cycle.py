@@ -86,10 +86,13 @@ class LifeCycle(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note where training ended; what follows may be stopped at once."""
-        self.on_exception(trainer, pl_module, Exception())
+        self._end(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Note where training ended."""
+        self._end(trainer)
+
+    def _end(self, trainer: Trainer) -> None:
         SIGNALS.waits = False
         if self._step is not None:
             note(_run(trainer), step=trainer.global_step)

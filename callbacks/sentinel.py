@@ -8,13 +8,13 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, distributed
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from lit_pi.datamodules import LongContextData
 from lit_pi.errors import RunError, UserError
 from lit_pi.module import LitLlama
 from lit_pi.parallel.late import LateReader
+from lit_pi.parallel.shards import own_part
 from lit_pi.ranges import Count, in_range
 
 RECENT = 50
@@ -99,7 +99,7 @@ class Sentinel(Callback):
         if trainer.state.fn != "fit":
             return
         self._judge(trainer, self._found.take(everything=True))
-        finite = [_local(parameter).isfinite().all() for parameter in pl_module.parameters()]
+        finite = [own_part(parameter).isfinite().all() for parameter in pl_module.parameters()]
         bad = torch.stack(finite).all().logical_not().float().to(pl_module.device)
         if trainer.world_size > 1:
             distributed.all_reduce(bad)
@@ -159,13 +159,9 @@ def _consumed(trainer: Trainer) -> int:
     return data.consumed() if isinstance(data, LongContextData) else 0
 
 
-def _local(tensor: Tensor) -> Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
 def _norm(module: LightningModule) -> Tensor:
     """Norm of this rank's gradients, which is finite where all of them are."""
-    gradients = [_local(parameter.grad) for parameter in module.parameters() if parameter.grad is not None]
+    gradients = [own_part(parameter.grad) for parameter in module.parameters() if parameter.grad is not None]
     norms = torch._foreach_norm(gradients, 2, dtype=torch.float32)
     return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
 

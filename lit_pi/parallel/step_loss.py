@@ -8,8 +8,9 @@ import torch.distributed
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
+
+from lit_pi.parallel.shards import own_part
 
 
 class StepLoss(LightningModule):
@@ -86,7 +87,7 @@ class StepLoss(LightningModule):
     @torch.no_grad()
     def _rescale(self, factor: Tensor) -> None:
         gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
-        own = [gradient.to_local() if isinstance(gradient, DTensor) else gradient for gradient in gradients]
+        own = [own_part(gradient) for gradient in gradients]
         for device in {gradient.device for gradient in own}:
             torch._foreach_mul_([gradient for gradient in own if gradient.device == device], factor.to(device))
 

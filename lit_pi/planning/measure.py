@@ -6,11 +6,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from lit_pi.errors import UserError
 from lit_pi.models.training.malloc import return_freed_memory
+from lit_pi.parallel.shards import own_part
 
 _PROCESS = Path("/proc/self")
 _RESET_PEAK = "5"  # proc(5), /proc/pid/clear_refs
@@ -55,7 +54,7 @@ class StepMeter(Callback):
                 "the memory of CPU runs is measured with Linux's /proc/self/clear_refs, which cannot be written here: "
                 "leave out --verify"
             ) from error
-        weights = sum(local.nbytes for each in pl_module.parameters() if (local := _local(each)).device.type == "cpu")
+        weights = sum(part.nbytes for each in pl_module.parameters() if (part := own_part(each)).device.type == "cpu")
         self._before = _resident("VmRSS") - _resident("RssFile") - weights
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *batch: Any) -> None:
@@ -79,11 +78,6 @@ def _resident(field: str) -> int:
     lines = (_PROCESS / "status").read_text().splitlines()
     (kilobytes,) = (line.split()[1] for line in lines if line.startswith(f"{field}:"))
     return int(kilobytes) * 1024
-
-
-def _local(tensor: Tensor) -> Tensor:
-    """A tensor, or this rank's part of it."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _now(module: LightningModule) -> float:

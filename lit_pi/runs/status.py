@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
@@ -19,8 +19,6 @@ from lit_pi.runs.ranks import is_first
 from lit_pi.runs.signals import Stopped
 
 FILE = "status.json"
-
-State = Literal["running", "finished", "interrupted", "failed"]
 
 TRAINING = "fit"
 """The command whose status stays when another one runs in the same directory."""
@@ -35,8 +33,7 @@ def told(run: Path, command: str) -> Iterator[None]:
         command: the name of the command.
     """
     before = read_status(run)
-    trained = before if before.get("command") == TRAINING else before.get(TRAINING)
-    now = _now()
+    trained, now = _training_of(before), _now()
     begun = {
         "command": command, "state": "running", "step": None, "steps": None, "reason": None, "checkpoint": None,
         "host": socket.gethostname(), "pid": os.getpid(), "started": now, "updated": now,
@@ -85,8 +82,7 @@ def unfinished(run: Path) -> str | None:
 
     Nothing is said of directories without a status.
     """
-    status = read_status(run)
-    trained = status if status.get("command") == TRAINING else status.get(TRAINING)
+    trained = _training_of(read_status(run))
     return None if trained is None or trained.get("state") == "finished" else _ended(run, trained)
 
 
@@ -94,6 +90,11 @@ def say_if_unfinished(run: Path) -> None:
     """Warn of a run directory whose training has not ended well."""
     if said := unfinished(run):
         rank_zero_warn(f"{said}: its newest checkpoint is not the end of its training.")
+
+
+def _training_of(status: dict[str, Any]) -> dict[str, Any] | None:
+    """The status of the training of a directory, which another command may have run in since."""
+    return status if status.get("command") == TRAINING else status.get(TRAINING)
 
 
 def _ended(run: Path, status: dict[str, Any]) -> str:
