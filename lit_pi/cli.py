@@ -1,12 +1,10 @@
 """The command line: Lightning's, with positions, presets and one run directory."""
 
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import datetime
 from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
@@ -59,7 +57,7 @@ from lit_pi.parallel.checkpoint_io import AtomicCheckpointIO
 from lit_pi.planning import PlanningTrainer
 from lit_pi.report import report
 from lit_pi.runs.failures import failure_behind
-from lit_pi.runs.owner import owned
+from lit_pi.runs.owner import check_writable, owned, unused_directory
 from lit_pi.runs.ranks import is_first, watched
 from lit_pi.runs.signals import SIGNALS, Stopped
 from lit_pi.runs.status import note, say_if_unfinished, told
@@ -99,6 +97,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": report,
 }
 """Commands without a Trainer: their functions' arguments and docstrings are options and help."""
+RUNS = "runs"
+"""Where runs go that are not told where."""
 SUBCOMMANDS = {"fit", "validate", "test", "predict", "plan", *COMMANDS}
 
 
@@ -210,17 +210,11 @@ class LitPiCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Settle the run directory, own it, and settle what `--ckpt_path last` and `auto` mean in it."""
         config = self.config[self.subcommand]
-        config.trainer.default_root_dir = config.trainer.default_root_dir or f"runs/{datetime.now():%Y%m%d-%H%M%S}"
-        run = Path(config.trainer.default_root_dir)
         if self.subcommand == "plan":
             return
-        folder = next(place for place in (run.absolute(), *run.absolute().parents) if place.exists())
-        if not folder.is_dir() or not os.access(folder, os.W_OK):
-            why = "cannot be written (a read-only disk, or another's folder)" if folder.is_dir() else "is no folder"
-            raise UserError(
-                f"cannot write to the run directory {run}, because {folder} {why}: name another with "
-                "--trainer.default_root_dir"
-            )
+        given = config.trainer.default_root_dir
+        check_writable(Path(given or RUNS))
+        config.trainer.default_root_dir = str(run := Path(given) if given else unused_directory(Path(RUNS)))
         self._until_the_end.enter_context(owned(run))
         if config.ckpt_path == AUTO and self.subcommand == "fit" and not checkpoints_of(run):
             config.ckpt_path = None

@@ -1,4 +1,4 @@
-"""What a rank holds of a tensor that is sharded over several."""
+"""The part of a sharded tensor that a rank holds."""
 
 from torch import Tensor
 from torch.distributed.tensor import DTensor

@@ -1,8 +1,11 @@
 """One process owns a run directory at a time."""
 
 import json
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from itertools import chain, count
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -12,6 +15,32 @@ from lit_pi.runs.ranks import is_first
 
 FILE = ".lock"
 """Locked by the owner, and free when its process ends, however it ends."""
+
+
+def unused_directory(folder: Path) -> Path:
+    """A new run directory in `folder`, named by the second; of runs that begin in the same one, each gets its own."""
+    name = f"{datetime.now():%Y%m%d-%H%M%S}"
+    for end in chain([""], map("-{}".format, count(2))):
+        with suppress(FileExistsError):
+            if is_first():
+                (folder / f"{name}{end}").mkdir(parents=True)
+            break
+    return folder / f"{name}{end}"
+
+
+def check_writable(run: Path) -> None:
+    """Whether a run directory can be written, or made where it is missing.
+
+    Raises:
+        UserError: it cannot.
+    """
+    folder = next(place for place in (run.absolute(), *run.absolute().parents) if place.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        why = "cannot be written (a read-only disk, or another's folder)" if folder.is_dir() else "is no folder"
+        raise UserError(
+            f"cannot write to the run directory {run}, because {folder} {why}: name another with "
+            "--trainer.default_root_dir"
+        )
 
 
 @contextmanager
