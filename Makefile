@@ -13,10 +13,10 @@ export HF_HOME ?= $(CURDIR)/.cache/huggingface
 export HF_HUB_OFFLINE ?= 1
 export MPLCONFIGDIR ?= $(CURDIR)/.cache/matplotlib
 
-.PHONY: help demo test test-long campaign campaign-quick lock lint clean
+.PHONY: help demo test test-long test-oldest test-newest campaign campaign-quick lock lint clean
 
 help:  ## Say what there is to make.
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
+	@grep -E '^[a-z -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 26
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "lit_pi needs Python 3.11 or newer: make PYTHON=python3.11 ..."'
@@ -45,6 +45,11 @@ demo: $(INSTALLED)  ## Extend a small model's context on this machine (under 5 m
 
 test: $(INSTALLED)  ## Run the tests (under 15 minutes on 2 slow cores).
 	$(BIN)/pytest --numprocesses logical --dist loadfile --no-loadscope-reorder -m 'not long'
+
+test-oldest test-newest: test-%:  ## Run them with the oldest and the newest packages (gigabytes).
+	test -x $(VENV)-$*/bin/python || $(PYTHON) -m venv $(VENV)-$*
+	$(VENV)-$*/bin/pip install --quiet --upgrade $(addprefix --constraint ,$(wildcard .ci/$*.txt)) --editable '.[dev]'
+	$(VENV)-$*/bin/pytest --numprocesses logical --dist loadfile --no-loadscope-reorder -m 'not long'
 
 test-long: $(TRACKERS)  ## Run what `test` leaves out: simulations, sweeps over many models, demos.
 	$(BIN)/pytest --numprocesses logical --dist load -m long

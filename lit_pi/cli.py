@@ -210,9 +210,10 @@ class LitPiCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Settle the run directory, own it, and settle what `--ckpt_path last` and `auto` mean in it."""
         config = self.config[self.subcommand]
-        if self.subcommand == "plan":
-            return
         given = config.trainer.default_root_dir
+        if self.subcommand == "plan":  # it writes nothing
+            config.trainer.default_root_dir = given or RUNS
+            return
         check_writable(Path(given or RUNS))
         config.trainer.default_root_dir = str(run := Path(given) if given else unused_directory(Path(RUNS)))
         self._until_the_end.enter_context(owned(run))

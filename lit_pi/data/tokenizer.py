@@ -125,6 +125,10 @@ def _of_gguf(path: Path) -> PreTrainedTokenizerFast:
             "tokenizer.json"
         ) from error
     tokenizer.name_or_path = str(path)
+    for name in ("bos_token", "eos_token"):  # transformers 5.17 takes one for the other
+        number = header.metadata.get(f"tokenizer.ggml.{name}_id")
+        if number is not None and number < header.metadata[TOKENS]:
+            setattr(tokenizer, name, tokenizer.convert_ids_to_tokens(number))
     if len(tokenizer) > header.metadata[TOKENS]:
         tokenizer = _within(tokenizer, header.metadata[TOKENS])
     _say_what_differs(tokenizer, header, path)

@@ -1,5 +1,6 @@
 """Models out of GGUF files, as transformers reads them; what it would drop is put back, or the file is refused."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def load_gguf(path: Path, keep_dtype: bool) -> PreTrainedModel:
         if keys:
             where = "which the model needs" if what == "lacks" else "which transformers does not read"
             raise UserError(f"{path} {what} {', '.join(sorted(keys)[:5])}, {where}: bring the model in another format")
-    for name, stored, wanted in sorted(found["mismatched_keys"]):
+    for name, stored, wanted in sorted({*found["mismatched_keys"], *_taken_in_another_shape(llm)}):
         raise UserError(
             f"{path} has a {name} of {list(stored)} numbers, and by what it says of its sizes that has {list(wanted)}: "
             "bring it again"
@@ -97,6 +98,15 @@ def load_gguf(path: Path, keep_dtype: bool) -> PreTrainedModel:
     if header.dtype is None:
         rank_zero_info(f"{header.quantisation} weights of {path}, dequantised to {str(dtype).removeprefix('torch.')}")
     return llm
+
+
+def _taken_in_another_shape(llm: PreTrainedModel) -> Iterator[tuple[str, torch.Size, torch.Size]]:
+    """Weights, their shapes and those by the config: transformers 5.17 takes any without a word."""
+    with torch.device("meta"):
+        wanted = type(llm)(llm.config).state_dict()
+    for name, weight in llm.state_dict().items():
+        if name in wanted and weight.shape != wanted[name].shape:
+            yield name, weight.shape, wanted[name].shape
 
 
 def _processor(header: Header, config: PreTrainedConfig) -> TensorProcessor:
