@@ -6,6 +6,7 @@ INSTALLED := $(VENV)/.installed
 TRACKERS := $(VENV)/.trackers
 LIT_PI := $(BIN)/lit-pi
 DEMO := runs/demo
+FAST := pytest --numprocesses logical --dist loadfile --no-loadscope-reorder -m 'not long'
 
 # Nothing is written outside the clone, and nothing is looked up on the hub.
 export LIT_PI_CACHE ?= $(CURDIR)/.cache
@@ -44,12 +45,12 @@ demo: $(INSTALLED)  ## Extend a small model's context on this machine (under 5 m
 	@echo "Dashboards: $(BIN)/tensorboard --logdir $(DEMO)"
 
 test: $(INSTALLED)  ## Run the tests (under 15 minutes on 2 slow cores).
-	$(BIN)/pytest --numprocesses logical --dist loadfile --no-loadscope-reorder -m 'not long'
+	$(BIN)/$(FAST)
 
 test-oldest test-newest: test-%:  ## Run them with the oldest and the newest packages (gigabytes).
 	test -x $(VENV)-$*/bin/python || $(PYTHON) -m venv $(VENV)-$*
 	$(VENV)-$*/bin/pip install --quiet --upgrade $(addprefix --constraint ,$(wildcard .ci/$*.txt)) --editable '.[dev]'
-	$(VENV)-$*/bin/pytest --numprocesses logical --dist loadfile --no-loadscope-reorder -m 'not long'
+	$(VENV)-$*/bin/$(FAST)
 
 test-long: $(TRACKERS)  ## Run what `test` leaves out: simulations, sweeps over many models, demos.
 	$(BIN)/pytest --numprocesses logical --dist load -m long
