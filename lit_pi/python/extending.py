@@ -4,6 +4,7 @@ from types import MethodType
 from typing import Any, TypeVar
 
 import torch
+import transformers
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
@@ -132,7 +133,13 @@ def _check_config(config: PreTrainedConfig, rotary: ExtendedRotary) -> None:
     for length, position_ids in probed_positions(rotary.rotations).items():
         for kind, of_layer in dict(zip(rotary.rotations.kinds, rotary.rotations.of_layer, strict=True)).items():
             rotation = rotary.rotations.distinct[of_layer]
-            found = plain_phases(ask_stock(stock, position_ids[None], kind), rotary.layout)
+            try:
+                found = plain_phases(ask_stock(stock, position_ids[None], kind), rotary.layout)
+            except Exception as error:  # transformers 5.17 fails on `longrope` by kind of layer
+                raise UserError(
+                    f"the model cannot be saved: transformers {transformers.__version__} itself fails on its config at "
+                    f"{length} tokens ({type(error).__name__}: {error}); try a newer transformers"
+                ) from error
             expected = phases_of(*rotation, position_ids, length)
             for theirs, ours in zip(found, expected, strict=True):
                 if theirs[0].shape == ours.shape and not differs(theirs[0], ours, position_ids):

@@ -60,7 +60,9 @@ def load(
     say_what_is_missing(words)
     model, _ = Pretrained(origin.model, original_context).build(keep_dtype=True)
     # Built for lit_pi's own loops, which tell documents apart by themselves; transformers brings masks.
-    model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
+    # torch's own attention cannot cap scores, which transformers 5.17 does not know.
+    capped = getattr(model.config, "attn_logit_softcapping", None) is not None
+    model.set_attn_implementation("sdpa" if model._supports_sdpa and not capped else "eager")
     if dtype is not None:
         model.to(dtype)  # type: ignore[arg-type]
     if (asked := position or origin.position) is not None:
