@@ -17,9 +17,7 @@ from lit_pi.callbacks.sentinel import Sentinel
 from lit_pi.cli import LitPiCLI
 from lit_pi.module import LitLlama
 
-HOOKS = [
-    (kind, name) for kind in (LifeCycle, Sentinel) for name in ("on_before_optimizer_step", "on_train_batch_end")
-]
+HOOKS = [(kind, name) for kind in (LifeCycle, Sentinel) for name in ("on_before_optimizer_step", "on_train_batch_end")]
 """What they do at each step."""
 
 WARM_UP = 2

@@ -3,8 +3,10 @@
 import os
 import random
 import resource
+import shutil
 import signal
 import stat
+import subprocess
 import time
 from pathlib import Path
 
@@ -90,16 +92,40 @@ def lose(name: str, base: Path, folder: Path, chance: random.Random, expected: s
 
 
 def fill(name: str, base: Path, folder: Path, chance: random.Random, expected: str) -> tuple[str, str]:
-    """Let no file grow beyond a size, as on a full disk, and ask again with room."""
+    """Leave a command little room on a disk of its own, and ask it again with more."""
     command = COMMANDS[name]
-    size = chance.choice((0, 1 << 10, 1 << 14, 1 << 16))
-    fresh(base, folder)
-    done = asked(command.words, folder, preexec_fn=lambda: _limit(size))
-    again = asked(command.words, folder)
+    room = chance.choice((0, 1 << 12, 1 << 14, 1 << 16, 1 << 18))
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder]
+    if subprocess.run(mount, stderr=subprocess.DEVNULL, check=False).returncode:
+        folder.rmdir()
+        return _outgrown(name, base, folder, room, expected)  # mounting is not for everybody
+    try:
+        for path in base.iterdir():
+            (shutil.copytree if path.is_dir() else shutil.copy)(path, folder / path.name)
+        used = shutil.disk_usage(folder).used
+        subprocess.run(["mount", "-o", f"remount,size={used + room}", folder], check=True)  # noqa: S607
+        done = asked(command.words, folder)
+        subprocess.run(["mount", "-o", "remount,size=64m", folder], check=True)  # noqa: S607
+        return _with_room(name, folder, done, expected, f"{room:,} bytes of room")
+    finally:
+        subprocess.run(["umount", folder], check=True)  # noqa: S607
+
+
+def _outgrown(name: str, base: Path, folder: Path, size: int, expected: str) -> tuple[str, str]:
+    """Let no file grow beyond a size, and ask again."""
+    done = asked(COMMANDS[name].words, fresh(base, folder), preexec_fn=lambda: _limit(size))
+    return _with_room(name, folder, done, expected, f"files of {size:,} bytes")
+
+
+def _with_room(
+    name: str, folder: Path, done: subprocess.CompletedProcess[str], expected: str, limit: str
+) -> tuple[str, str]:
+    again = asked(COMMANDS[name].words, folder)
     if done.returncode and not one_sentence(done):
-        return BROKEN, f"{name}, files of {size:,} bytes: {done.stderr[-300:]}"
-    same = _there(command, folder, expected) and (not again.returncode or not done.returncode)
-    return (NOTICED if done.returncode else HARMLESS) if same else BROKEN, f"{name}, files of {size:,} bytes"
+        return BROKEN, f"{name}, {limit}: {done.stderr[-300:]}"
+    same = _there(COMMANDS[name], folder, expected) and (not again.returncode or not done.returncode)
+    return (NOTICED if done.returncode else HARMLESS) if same else BROKEN, f"{name}, {limit}: {again.stderr[-300:]}"
 
 
 def forbid(name: str, base: Path, folder: Path, chance: random.Random, expected: str) -> tuple[str, str]:

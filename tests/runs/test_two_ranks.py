@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from interrupted import killed
-from launched import start_ranks
+from launched import command_lines, launch, start_ranks
 
 from lit_pi.cli import LitPiCLI
 from lit_pi.runs.status import read_status
@@ -42,6 +42,17 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step(tmp_path: Path, tiny
     LitPiCLI(["fit", *alone, *run_of(whole)])
     for name, tensor in weights(run).items():
         torch.testing.assert_close(tensor, weights(whole)[name], rtol=0, atol=1e-5)
+
+
+@pytest.mark.long
+def test_two_ranks_go_on_to_the_same_bits(tmp_path: Path, tiny: list[str]) -> None:
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    words = ["fit", *tiny, "--trainer.devices=2", "--trainer.strategy=ddp"]
+    ranks = start_ranks(killed, [*words, *run_of(run)], signal.SIGTERM, 1, processes=2, folder=tmp_path)
+    assert [rank.ended() for rank in ranks] == [143, 143]
+    for folder in (run, whole):
+        launch(command_lines, [[*words, *run_of(folder)]], processes=2, folder=tmp_path)
+    assert all(torch.equal(tensor, weights(whole)[name]) for name, tensor in weights(run).items())
 
 
 @pytest.mark.long
