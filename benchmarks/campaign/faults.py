@@ -96,7 +96,7 @@ def fill(name: str, base: Path, folder: Path, chance: random.Random, expected: s
     command = COMMANDS[name]
     room = chance.choice((0, 1 << 12, 1 << 14, 1 << 16, 1 << 18))
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)]
     if subprocess.run(mount, stderr=subprocess.DEVNULL, check=False).returncode:
         folder.rmdir()
         return _outgrown(name, base, folder, room, expected)  # mounting is not for everybody
