@@ -101,8 +101,7 @@ def fill(name: str, base: Path, folder: Path, chance: random.Random, expected: s
         folder.rmdir()
         return _outgrown(name, base, folder, room, expected)  # mounting is not for everybody
     try:
-        for path in base.iterdir():
-            (shutil.copytree if path.is_dir() else shutil.copy)(path, folder / path.name)
+        shutil.copytree(base, folder, symlinks=True, dirs_exist_ok=True)
         used = shutil.disk_usage(folder).used
         subprocess.run(["mount", "-o", f"remount,size={used + room}", folder], check=True)  # noqa: S607
         done = asked(command.words, folder)
