@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from lit_pi.runs.status import note
 
@@ -37,10 +38,20 @@ class Checkpoint(ModelCheckpoint):
         """Save where training ended."""
         self.save(trainer)
 
-    def save(self, trainer: Trainer) -> None:
-        """Save now, unless this step is saved already."""
+    def save(self, trainer: Trainer) -> bool:
+        """Save now, unless this step is saved already; return whether it is.
+
+        With `monitor` too, which says which of the others stay: what was trained is not lost to a poor figure.
+        """
         if not self._should_skip_saving_checkpoint(trainer):
-            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+            found = self._monitor_candidates(trainer)
+            if self.monitor is None:
+                self._save_topk_checkpoint(trainer, found)
+            elif self.save_top_k:
+                if self.monitor not in found:
+                    rank_zero_warn(f"checkpoint.monitor is {self.monitor}, which was not measured at the last step.")
+                self._save_checkpoint(trainer, self._get_metric_interpolated_filepath_name(found, trainer))
+        return self._last_global_step_saved == trainer.global_step
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         super()._save_checkpoint(trainer, filepath)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import distributed
 from torch.optim import Optimizer
 
@@ -88,6 +88,14 @@ class LifeCycle(Callback):
         """Note where training ended; what follows may be stopped at once."""
         self._end(trainer)
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say that nothing was left to train, where that is so."""
+        if self._step is None:
+            step, steps = trainer.global_step, trainer.max_steps
+            note(_run(trainer), step=step, steps=max(step, steps), checkpoint=str(trainer.ckpt_path))
+            asked = f"trainer.max_steps is {steps:,}" if steps > 0 else "trainer.max_epochs are over"
+            rank_zero_warn(f"Nothing is left to train: {trainer.ckpt_path} is of step {step:,}, and {asked}.")
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Note where training ended."""
         self._end(trainer)
@@ -100,12 +108,12 @@ class LifeCycle(Callback):
     def _stop(self, trainer: Trainer, number: int) -> None:
         if not number:
             return
-        saving = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, Checkpoint)]
-        for callback in saving:
-            callback.save(trainer)
+        saved = [
+            callback.save(trainer) for callback in trainer.checkpoint_callbacks if isinstance(callback, Checkpoint)
+        ]
         _requeue(trainer, number)
         place = f"at step {trainer.global_step:,}" + (f" of {self._steps:,}" if self._steps else "")
-        raise Stopped(number, f"{place}: {CONTINUE}" if saving else f"{place}, and nothing was saved")
+        raise Stopped(number, f"{place}: {CONTINUE}" if any(saved) else f"{place}, and nothing was saved")
 
 
 def cut_short(trainer: Trainer) -> bool:

@@ -28,6 +28,7 @@ from lit_pi.evaluations.figures import save
 from lit_pi.evaluations.parquet import write_columns
 from lit_pi.evaluations.records import FILE, Run, add_record, load_records, marked
 from lit_pi.files import beside, file_name
+from lit_pi.models import ModelSource, Pretrained
 from lit_pi.module import LitLlama
 from lit_pi.report import write_tables
 
@@ -165,6 +166,7 @@ class Measurements(Callback):
             "stage": trainer.state.fn.value,
             "step": trainer.global_step,
             "partial": partial,
+            "unfinished": None if trainer.state.fn == "fit" else _origin(module).unfinished(),
             "trained_on": self._trained_on(trainer, name),
             **results.record,
             "asked": _digest(name, protocol),
@@ -191,6 +193,11 @@ class Measurements(Callback):
                 )
             self._overlaps[name] = found
         return self._overlaps[name]
+
+
+def _origin(module: LitLlama) -> ModelSource:
+    """Whence the weights that are measured come."""
+    return Pretrained(module.checkpoint_path) if module.checkpoint_path else module.source
 
 
 def _unmeasured(trainer: Trainer) -> bool:

@@ -4,8 +4,12 @@ import os
 import sys
 
 from lit_pi import __version__
+from lit_pi.command_line.output import going_on_unread
+from lit_pi.runs.ranks import ending_with_parent, is_first
+from lit_pi.runs.signals import SIGNALS, Stopped
 
 
+@going_on_unread()
 def main() -> None:
     """Run the command line."""
     if sys.argv[1:] == ["--version"]:
@@ -14,12 +18,15 @@ def main() -> None:
     # Before torch is there: blocks of GPU memory that grow leave fewer gaps.
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     try:
-        from lit_pi.cli import run
+        with SIGNALS.heard(), ending_with_parent():
+            from lit_pi.cli import run
 
-        run()
-    except KeyboardInterrupt:
-        print("lit-pi: stopped by Ctrl-C", file=sys.stderr)
-        sys.exit(130)
+            run()
+    except Stopped as stop:
+        if is_first():
+            print(f"lit-pi: {stop}", file=sys.stderr)
+            sys.exit(stop.code)
+        sys.exit(0)  # a launcher would take another status for a lost rank, and kill the first one
 
 
 if __name__ == "__main__":

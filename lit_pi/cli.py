@@ -38,9 +38,9 @@ from lit_pi.callbacks import (
     Throughput,
 )
 from lit_pi.command_line.doors import check_classes, check_template
+from lit_pi.command_line.machines import check_machines
 from lit_pi.command_line.mistakes import mistake_behind
 from lit_pi.command_line.numbers import check_numbers
-from lit_pi.command_line.output import going_on_unread
 from lit_pi.command_line.parser import MODE, Parser
 from lit_pi.command_line.run_config import RunConfig
 from lit_pi.command_line.wording import telling_what_fails
@@ -58,8 +58,8 @@ from lit_pi.planning import PlanningTrainer
 from lit_pi.report import report
 from lit_pi.runs.failures import failure_behind
 from lit_pi.runs.owner import check_writable, owned, unused_directory
-from lit_pi.runs.ranks import is_first, watched
-from lit_pi.runs.signals import SIGNALS, Stopped
+from lit_pi.runs.ranks import watched
+from lit_pi.runs.signals import SIGNALS
 from lit_pi.runs.status import note, say_if_unfinished, told
 
 DEFAULT_CALLBACKS: dict[str, type[Callback]] = {
@@ -293,12 +293,13 @@ class LitPiCLI(LightningCLI):
             checkpoint_io = AtomicCheckpointIO(self.config_init[self.subcommand]["checkpoint"].in_background)
             kwargs["plugins"] = [*(plugin for plugin in plugins if plugin is not None), checkpoint_io]
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError) as error:  # Lightning's, of strategies, accelerators, devices and nodes
             raise UserError(f"trainer: {error}") from error
+        check_machines(trainer)
+        return trainer
 
 
-@going_on_unread()
 def run() -> None:
     """Run the command line; a mistake of the user is one line on stderr and exit status 2."""
     warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)  # lightning with torch 2.13
@@ -308,11 +309,6 @@ def run() -> None:
         logging.getLogger(name).addFilter(lambda record: not any(word in record.getMessage() for word in NOISE))
     try:
         cli = LitPiCLI()
-    except Stopped as stop:
-        if is_first():
-            print(f"lit-pi: {stop}", file=sys.stderr)
-            sys.exit(stop.code)
-        sys.exit(0)  # a launcher would take another status for a lost rank, and kill the first one
     except Exception as error:
         mistake, failure = mistake_behind(error), failure_behind(error)
         if not mistake and not failure:

@@ -68,6 +68,8 @@ Count = Annotated[int, Range(1)]
 """Things of which there is at least one."""
 Natural = Annotated[int, Range(0)]
 """Things of which there may be none."""
+BatchSize = Annotated[int, Range(1, 2**16)]
+"""Sequences of a batch; of more, none ever comes together."""
 Tokens = Annotated[int, Range(1, MOST_TOKENS)]
 """Tokens of a context."""
 Seed = Annotated[int, Range(0, 2**63 - 1)]

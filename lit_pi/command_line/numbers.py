@@ -4,8 +4,10 @@ import math
 from typing import Any
 
 from jsonargparse import Namespace
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lit_pi.errors import UserError
+from lit_pi.errors import UserError, shown
 from lit_pi.ranges import Range
 
 WORK = {
@@ -15,6 +17,8 @@ WORK = {
     "predict": "limit_predict_batches",
 }
 """Options of the Trainer without whose batches a command does nothing."""
+MOST_STEPS = 10**12
+"""Optimizer steps of the longest run that anybody means."""
 RANGES = {
     "seed_everything": Range(0, 2**32 - 1),
     "trainer.accumulate_grad_batches": Range(1),
@@ -22,7 +26,7 @@ RANGES = {
     "trainer.gradient_clip_val": Range(0),
     "trainer.log_every_n_steps": Range(1),
     "trainer.max_epochs": Range(-1),
-    "trainer.max_steps": Range(-1),
+    "trainer.max_steps": Range(-1, MOST_STEPS),
     "trainer.num_nodes": Range(1),
     "trainer.num_sanity_val_steps": Range(-1),
     "trainer.overfit_batches": Range(0),
@@ -51,6 +55,22 @@ def check_numbers(subcommand: str, config: Namespace) -> None:
             raise UserError(
                 f"trainer.{option} is 0, which leaves `{subcommand}` nothing to do: raise it, or leave it out"
             )
+    if subcommand == "fit":
+        _check_time(config.get("trainer.max_time"))
+
+
+def _check_time(limit: Any) -> None:
+    """Check that a limit of time is one, and leaves some.
+
+    Raises:
+        UserError: it does not.
+    """
+    try:
+        seconds = Timer(limit)._duration
+    except (MisconfigurationException, TypeError) as error:
+        raise UserError(f"trainer.max_time is {shown(limit)}, which is no duration: write DD:HH:MM:SS") from error
+    if seconds is not None and seconds <= 0:
+        raise UserError("trainer.max_time is no time at all, which leaves `fit` nothing to do: raise it")
 
 
 def _check_finite(value: Any, key: str) -> None:

@@ -9,7 +9,7 @@ from lit_pi.data.corpora.corpus import Document
 from lit_pi.data.corpora.text_files import Files, TextFiles
 from lit_pi.data.generation import GenerationBatches, PromptEncoder, PromptSample, decoding_of
 from lit_pi.errors import UserError
-from lit_pi.ranges import Count, NotNegative, Seed, Share, Tokens, in_range
+from lit_pi.ranges import BatchSize, NotNegative, Seed, Share, Tokens, in_range
 
 
 class Prompts:
@@ -45,7 +45,7 @@ class Prompts:
         top_p: Share = 1.0,
         seed: Seed = 0,
         stop_at_eos: bool = True,
-        batch_size: Count = 1,
+        batch_size: BatchSize = 1,
     ) -> None:
         self.corpus = TextFiles(test=files, text_field=text_field, encodings=encodings, undecodable=undecodable)
         self.max_new_tokens = max_new_tokens

@@ -203,7 +203,9 @@ class StoreWriter:
         self._checksums = {name: _Checksum(bytes(size)) for name, size in _written(self.manifest).items()}
         self._files: dict[str, BinaryIO] = {}
         self._stack = ExitStack()
-        if (directory / MANIFEST).exists():
+        if any(path.is_symlink() for path in (directory, *directory.glob("*"))) or directory.is_file():
+            remove(directory)  # nothing of ours, and a link leads to what is another's
+        elif (directory / MANIFEST).exists():
             try:
                 self._go_on()
             except (OSError, ValueError) as error:

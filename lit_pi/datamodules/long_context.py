@@ -34,7 +34,8 @@ from lit_pi.datamodules.step_schedule import is_last_step
 from lit_pi.errors import UserError
 from lit_pi.evaluations.evaluation import Evaluation, ScoringBatches, check_measurable
 from lit_pi.files import check_name
-from lit_pi.ranges import MOST_TOKENS, Count, Range, Seed, in_range
+from lit_pi.ranges import MOST_TOKENS, BatchSize, Range, Seed, in_range
+from lit_pi.runs.signals import leave_to_the_parent
 
 LENGTH_MULTIPLE = 8
 """Tensor cores and sequence sharding want training sequences of a multiple of this many tokens."""
@@ -72,7 +73,7 @@ class LongContextData(LightningDataModule):
         tokenizer: str | None = None,
         context_length: Annotated[int, Range(LENGTH_MULTIPLE, MOST_TOKENS, step=LENGTH_MULTIPLE)] = 2048,
         packing: Packing = "packed",
-        batch_size: Count = 1,
+        batch_size: BatchSize = 1,
         num_workers: Annotated[int, Range(0, 1024)] = 0,
         seed: Seed = 0,
         evaluate_last_step: bool = False,
@@ -300,4 +301,5 @@ class LongContextData(LightningDataModule):
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
             "pin_memory": on_gpu,
+            "worker_init_fn": leave_to_the_parent,
         }

@@ -151,7 +151,7 @@ def latest(run: Path, kind: str | None = None) -> dict[str, dict[str, Any]]:
 def label(run: Run, record: dict[str, Any]) -> str:
     """Name a run and the strategy that it was measured with, and what its figures are to be taken with."""
     overlap = record.get("trained_on")
-    remarks = [mark for mark in ("partial", "failed") if record.get(mark)]
+    remarks = [mark for mark in ("partial", "failed", "unfinished") if record.get(mark)]
     remarks += [in_words(overlap)] if overlap and overlap["documents"] else []
     named = f"{run.name}: {said(record['protocol']['position'])}"
     return f"{named} ({', '.join(remarks)})" if remarks else named

@@ -105,6 +105,6 @@ def _in_file(factors: Factors) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(Path(factors).expanduser().read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"LongRoPE cannot read its factors from {factors} ({error}): name a JSON file") from error
     return content if isinstance(content, dict) else {"long_factor": content}

@@ -1,5 +1,6 @@
 """One process owns a run directory at a time."""
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -15,6 +16,10 @@ from lit_pi.runs.ranks import is_first
 
 FILE = ".lock"
 """Locked by the owner, and free when its process ends, however it ends."""
+
+
+PATIENCE = 0.5
+"""Seconds in which a reader that only looks whether a directory is owned has looked."""
 
 
 def unused_directory(folder: Path) -> Path:
@@ -54,7 +59,7 @@ def owned(run: Path) -> Iterator[None]:
         yield
         return
     run.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run / FILE, timeout=0)
+    lock = FileLock(run / FILE, timeout=PATIENCE, poll_interval=PATIENCE / 10)
     try:
         lock.acquire()
     except Timeout as error:
@@ -70,14 +75,13 @@ def owned(run: Path) -> Iterator[None]:
 
 def is_owned(run: Path) -> bool:
     """Whether a process owns a run directory at this moment."""
-    if not (run / FILE).exists():
-        return False
-    lock = FileLock(run / FILE, timeout=0)
     try:
-        lock.acquire()
-    except (Timeout, OSError):
+        with (run / FILE).open("rb") as file:  # which a folder that cannot be written allows too
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
         return True
-    lock.release()
     return False
 
 
@@ -85,5 +89,5 @@ def _by_whom(run: Path) -> str:
     try:
         status = json.loads((run / "status.json").read_text())
         return f" by `{status['command']}`, process {int(status['pid'])} on {status['host']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ""

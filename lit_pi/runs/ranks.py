@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from functools import partial
 from threading import Event, Thread
 
-from lightning.fabric.utilities.rank_zero import _get_rank
-
 PAUSE = 0.1
 """Seconds between looks at other processes: Lightning looks every 5, and then kills without a word."""
 
 GRACE = 10.0
 """Seconds in which a rank may end by itself after the process that started it: it may have ended well."""
+
+NAMES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+"""Variables of the environment that tell a process its rank, as Lightning reads them before there is a Trainer."""
 
 Child = subprocess.Popen[bytes]
 
@@ -23,26 +24,38 @@ CONTINUE = "continue with the same command and --ckpt_path auto"
 
 def is_first() -> bool:
     """Whether this process is rank 0, which alone writes what all share."""
-    rank = _get_rank()  # by the environment, before there is a Trainer
-    return rank in (None, 0) and ("RANK" in os.environ or os.environ.get("NODE_RANK", "0") == "0")
+    rank = next((os.environ[name] for name in NAMES if name in os.environ), "0")
+    return rank == "0" and ("RANK" in os.environ or os.environ.get("NODE_RANK", "0") == "0")
 
 
 @contextmanager
 def watched(children: Callable[[], Sequence[Child]], last_words: Callable[[str], None]) -> Iterator[None]:
-    """End this process soon after a rank that it has started has failed, or after the process that started it as one.
+    """End this process, if it is the first rank, soon after another that it has started has failed.
 
     Args:
         children: gives the processes of the ranks that this one has started until now.
         last_words: notes why the run failed.
     """
-    ended = Event()
-    if not is_first():
-        look = partial(_watch_parent, os.getppid())
-    elif "RANK" not in os.environ:
-        look = partial(_watch_children, children, last_words)
-    else:  # another program has started the ranks, and watches them
+    if is_first() and "RANK" not in os.environ:  # else another program has started the ranks, and watches them
+        with _looking(partial(_watch_children, children, last_words)):
+            yield
+    else:
         yield
-        return
+
+
+@contextmanager
+def ending_with_parent() -> Iterator[None]:
+    """End this process, if it is a rank beside the first, soon after the process that started it."""
+    if is_first():
+        yield
+    else:
+        with _looking(partial(_watch_parent, os.getppid())):
+            yield
+
+
+@contextmanager
+def _looking(look: Callable[[Event], None]) -> Iterator[None]:
+    ended = Event()
     Thread(target=look, args=(ended,), daemon=True, name="watch-ranks").start()
     try:
         yield

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGUSR1: "SIGUSR1", signal.SIGINT: "Ctrl-C"}
 """Signals that stop a run, and what people call them."""
@@ -43,13 +44,12 @@ class Signals:
     def __init__(self) -> None:
         self.asked = 0
         self.waits = False
-        self._process = os.getpid()
 
     @contextmanager
     def heard(self) -> Iterator[None]:
         """Listen, and give signals back to whom they were at the end."""
         before = {number: signal.getsignal(number) for number in NAMES}
-        self.asked, self.waits, self._process = 0, False, os.getpid()
+        self.asked, self.waits = 0, False
         self.listen()
         try:
             yield
@@ -65,10 +65,6 @@ class Signals:
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         name = NAMES[signal.Signals(number)]
-        if os.getpid() != self._process:  # one that reads data for it
-            if number != signal.SIGINT:  # which its parent got too
-                os._exit(128 + number)
-            return
         if self.asked:
             print(f"{name} again: stopped at once.", file=sys.stderr, flush=True)
             os._exit(128 + number)
@@ -82,3 +78,21 @@ class Signals:
 
 SIGNALS = Signals()
 """Those of this process."""
+
+
+def leave_to_the_parent(*_: Any) -> None:
+    """Have a process that reads data go on when all of a run are asked to stop: the step under way needs its batches.
+
+    It ends when the process that it reads for tells it to, or is gone.
+    """
+    if sys.platform != "linux":  # elsewhere nothing tells who sends a signal
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
+    threading.Thread(target=_obey, args=(os.getppid(),), daemon=True, name="obey-parent").start()
+
+
+def _obey(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM, signal.SIGUSR1}).si_pid != parent:
+        pass
+    os._exit(128 + signal.SIGTERM)

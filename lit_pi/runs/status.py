@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -32,7 +33,11 @@ def told(run: Path, command: str) -> Iterator[None]:
         run: the run directory.
         command: the name of the command.
     """
-    before = read_status(run)
+    try:
+        before = read_status(run)
+    except UserError as error:
+        rank_zero_warn(f"{error}. A new one begins.")
+        before = {}
     trained, now = _training_of(before), _now()
     begun = {
         "command": command, "state": "running", "step": None, "steps": None, "reason": None, "checkpoint": None,
@@ -65,16 +70,27 @@ def read_status(run: Path) -> dict[str, Any]:
     """The fields of `status.json`; none where there is no such file.
 
     Raises:
-        UserError: it is no JSON object.
+        UserError: it is not what `told` writes.
     """
     path = run / FILE
     try:
-        found = json.loads(path.read_text()) if path.is_file() else {}
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is damaged: remove it, and its run is taken for one whose end nobody knows")
+        found = json.loads(path.read_bytes()) if path.is_file() else {}
+        _check(found)
+        _check(found.get(TRAINING, {}))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: remove it, and its run is taken for one whose end nobody knows") from error
     return found
+
+
+def _check(status: object) -> None:
+    if not isinstance(status, dict):
+        raise TypeError(status)
+    for field in ("step", "steps"):
+        if type(status.get(field, 0)) not in (int, NoneType):
+            raise TypeError(field)
+    for field in ("command", "state", "reason", "checkpoint"):
+        if not isinstance(status.get(field), str | None):
+            raise TypeError(field)
 
 
 def unfinished(run: Path) -> str | None:

@@ -45,6 +45,15 @@ def test_a_name_that_no_evaluation_has_is_one_sentence(tmp_path: Path, tiny: lis
         ])  # fmt: skip
 
 
+def test_what_was_trained_is_kept_though_nothing_that_is_monitored_was_measured(
+    tmp_path: Path, tiny: list[str]
+) -> None:
+    words = ["--trainer.max_steps=2", "--trainer.limit_val_batches=0", "--checkpoint.monitor=nothing"]
+    with pytest.warns(UserWarning, match="checkpoint.monitor is nothing, which was not measured at the last step"):
+        LitPiCLI(["fit", *tiny, f"--trainer.default_root_dir={tmp_path}", *words])
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000002.ckpt"]
+
+
 def test_what_is_written_in_the_background_is_what_was_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights and states that training changes meanwhile are copied, and what goes wrong is told."""
 

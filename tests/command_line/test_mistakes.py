@@ -37,6 +37,13 @@ SLIPS = {
     "--seed_everything=99999999999999": "seed_everything is 99999999999999: it must be 0 or more and at most",
     "--trainer.log_every_n_steps=0": "trainer.log_every_n_steps is 0: it must be 1 or more",
     "--trainer.limit_train_batches=0": "trainer.limit_train_batches is 0, which leaves `fit` nothing to do",
+    "--trainer.max_steps=1000000000001": "trainer.max_steps is 1000000000001: it must be -1 or more and at most",
+    "--trainer.max_time=00:00:00:00": "trainer.max_time is no time at all",
+    "--trainer.max_time=soon": "trainer.max_time is soon, which is no duration: write DD:HH:MM:SS",
+    "--trainer.devices=999": "trainer.devices is 999, and this machine has",
+    "--trainer.num_nodes=3": "trainer.num_nodes is 3, and nothing tells where the other nodes are",
+    "--data.batch_size=1000000": "must be 1 or more and at most 65,536",
+    "--model.llm.config.num_hidden_layers=1000000000": "it must be 1 or more and at most 10,000",
     "--trainer.max_steps=.nan": "trainer.max_steps is nan, which is not finite",
     "--trainer.strategy={class_path: FSDP2, init_args: {process_group_backend: foo}}": "which torch does not know",
     "--data.contxt_length=3": "there is no option --data.contxt_length (did you mean `--data.context_length`?)",
@@ -128,6 +135,16 @@ def test_a_reader_who_leaves_loses_nothing() -> None:
     done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
     os.close(write)
     assert (done.returncode, done.stderr) == (0, "ended\n")
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [(">&-", ""), ("2>&- >&-", ""), (">/dev/full", "lit-pi: what goes to standard output is lost from here on (No sp")],
+)
+def test_standard_output_that_is_closed_or_full_stops_nothing(where: str, said: str) -> None:
+    command = f"{sys.executable} -m lit_pi --version {where}"
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr[:60]) == (0, said[:60])
 
 
 def test_a_disk_that_weights_fill_is_full() -> None:

@@ -144,3 +144,21 @@ def test_an_unfinished_store_goes_on_or_begins_again(
     }
     anew = name is not None and (name, damage) != ("manifest.json", Path.unlink)
     assert any("left unfinished, and is built anew" in message for message in caplog.messages) == anew
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_link_in_place_of_an_unfinished_store_is_not_followed(inside: bool, intact: Path, store_cache: Path) -> None:
+    mine = store_cache / "mine"
+    mine.mkdir(parents=True)
+    (mine / "tokens.bin").write_text("mine")
+    partial = store_cache / "stores" / f"{intact.name}.partial"
+    (partial if inside else partial.parent).mkdir(parents=True)
+    (partial / "tokens.bin" if inside else partial).symlink_to(mine / "tokens.bin" if inside else mine)
+    assert stored().directory.name == intact.name
+    assert {file.name: file.read_text() for file in mine.iterdir()} == {"tokens.bin": "mine"}
+
+
+def test_a_file_in_place_of_an_unfinished_store_makes_room(intact: Path, store_cache: Path) -> None:
+    (store_cache / "stores").mkdir(parents=True)
+    (store_cache / "stores" / f"{intact.name}.partial").write_text("")
+    assert len(stored()) == len(TokenStore(intact))

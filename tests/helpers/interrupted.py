@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,20 @@ def watched(name: Path, words: list[str]) -> None:
         with Path(f"{name}-{self.global_rank}").open("a") as file:
             file.writelines(json.dumps(row) + "\n" for row in batch.input_ids.tolist())
         return STEP(self, batch, *rest)
+
+    LitLlama.training_step = step
+    LitPiCLI(words)
+
+
+def group_stopped(words: list[str], how: signal.Signals) -> None:
+    """Become the head of a group of processes, and have another send all of it a signal amid the third step."""
+    os.setsid()
+
+    def step(self: LitLlama, batch: TrainingBatch, batch_idx: int) -> Tensor:
+        if batch_idx == 2:
+            subprocess.run(["sh", "-c", f"kill -{int(how)} -{os.getpid()}"], start_new_session=True)
+            time.sleep(0.3)
+        return STEP(self, batch, batch_idx)
 
     LitLlama.training_step = step
     LitPiCLI(words)

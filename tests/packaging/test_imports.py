@@ -16,7 +16,7 @@ ROOMS: dict[str, set[str]] = {
     "parallel": {"positions", "models"},
     "module": {"positions", "models", "parallel"},
     "evaluations": {"data"},
-    "datamodules": {"data", "evaluations"},
+    "datamodules": {"data", "evaluations", "runs"},
     "report": {"evaluations", "runs"},
     "export": {"positions", "models", "data", "evaluations", "runs"},
     "planning": {"data", "datamodules", "models", "parallel", "module"},

@@ -1,13 +1,16 @@
 """`status.json` tells how a run ended, and who reads the run says so."""
 
+import fcntl
 import os
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
 
 from lit_pi.cli import LitPiCLI
 from lit_pi.errors import UserError
+from lit_pi.evaluations.records import Run, label, load_records
 from lit_pi.export import export
 from lit_pi.models import Pretrained
 from lit_pi.models.sources.checkpoint import newest_checkpoint
@@ -110,8 +113,49 @@ def test_the_newest_checkpoint_is_the_one_with_the_most_steps(finished: Path) ->
         by_lightning.rename(finished / "checkpoints" / "step-000004.ckpt")
 
 
-@pytest.mark.parametrize("text", ["null", "[]", "{", '"fit"'])
+@pytest.mark.parametrize(
+    "text",
+    ["null", "[]", "{", '"fit"', '{"command": "test", "fit": [1]}', '{"command": "fit", "steps": "abc"}',
+     '{"command": "fit", "step": true}', '{"state": {}}', "[" * 100_000, "\xff"],
+    ids=range(10),
+)  # fmt: skip
 def test_a_damaged_status_is_one_sentence(text: str, tmp_path: Path) -> None:
     (tmp_path / "status.json").write_text(text)
     with pytest.raises(UserError, match=r"status.json is damaged: remove it"):
         unfinished(tmp_path)
+    with pytest.warns(UserWarning, match="A new one begins"), told(tmp_path, "fit"):
+        pass
+    assert read_status(tmp_path)["state"] == "finished"
+
+
+@pytest.mark.parametrize("steps", [4, 3])
+def test_a_run_that_is_over_says_so_and_keeps_its_end(finished: Path, steps: int, tiny: list[str]) -> None:
+    words = ["fit", *tiny, f"--trainer.default_root_dir={finished}", f"--trainer.max_steps={steps}", "--ckpt_path=auto"]
+    with pytest.warns(UserWarning, match=rf"Nothing is left to train: .* is of step 4, and .*max_steps is {steps}"):
+        LitPiCLI(words)
+    status = read_status(finished)
+    assert (status["state"], status["step"]) == ("finished", 4)
+    assert Path(status["checkpoint"]).name == "step-000004.ckpt"
+
+
+def test_a_reader_who_looks_keeps_nobody_out(tmp_path: Path) -> None:
+    with owned(tmp_path):
+        pass
+    with (tmp_path / ".lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        Timer(0.1, lambda: fcntl.flock(file, fcntl.LOCK_UN)).start()
+        with owned(tmp_path):
+            assert is_owned(tmp_path)
+
+
+def test_what_an_unfinished_model_scored_says_so(finished: Path, tmp_path: Path, tiny: list[str]) -> None:
+    note(finished, state="interrupted", reason="SIGTERM", step=3)
+    try:
+        words = [word for word in tiny if "--model.llm" not in word]
+        words += ["--model.llm=Pretrained", f"--model.llm.path={finished}", f"--trainer.default_root_dir={tmp_path}"]
+        LitPiCLI(["test", *words, "--trainer.limit_test_batches=1"])
+    finally:
+        note(finished, state="finished", reason=None, step=4)
+    (record,) = load_records(tmp_path)
+    assert "was stopped at step 3 of 4 (SIGTERM)" in record["unfinished"]
+    assert label(Run("a", tmp_path), record).endswith("(partial, unfinished)")

@@ -18,7 +18,7 @@ from lit_pi.evaluations.decoding.tables import decode_tables
 from lit_pi.evaluations.evaluation import Evaluation, Found, Results
 from lit_pi.evaluations.selection import at_most
 from lit_pi.evaluations.tables import Table
-from lit_pi.ranges import Count, NotNegative, Seed, Tokens, in_range
+from lit_pi.ranges import BatchSize, Count, NotNegative, Seed, Tokens, in_range
 
 
 class DecodeConsistency(Evaluation):
@@ -53,7 +53,7 @@ class DecodeConsistency(Evaluation):
         context_length: Tokens = 2048,
         steps: Count = 64,
         tolerance: NotNegative | None = None,
-        batch_size: Count = 1,
+        batch_size: BatchSize = 1,
         max_documents: Count | None = 8,
         seed: Seed = 0,
         every_n_steps: Count | None = None,

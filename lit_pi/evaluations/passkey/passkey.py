@@ -26,7 +26,7 @@ from lit_pi.evaluations.passkey.scores import PasskeySample, PasskeyScores, Writ
 from lit_pi.evaluations.passkey.summary import summarise
 from lit_pi.evaluations.passkey.tables import passkey_differences, passkey_tables
 from lit_pi.evaluations.tables import Table
-from lit_pi.ranges import Count, Seed, Tokens, in_range
+from lit_pi.ranges import BatchSize, Count, Seed, Tokens, in_range
 
 PasskeyMode = Literal["paper", "grid", "random"]
 Score = Literal["teacher_forced", "generate"]
@@ -82,7 +82,7 @@ class PasskeyRetrieval(Evaluation):
         max_new_tokens: Tokens | None = None,
         filler: Corpus | None = None,
         filler_split: Split = "test",
-        batch_size: Count = 1,
+        batch_size: BatchSize = 1,
         seed: Seed = 0,
         every_n_steps: Count | None = None,
     ) -> None:

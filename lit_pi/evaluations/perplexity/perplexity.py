@@ -35,7 +35,7 @@ from lit_pi.evaluations.perplexity.window_scores import WindowScores
 from lit_pi.evaluations.perplexity.windows import Bos, Shape, Window, WindowPlan, plan_batches
 from lit_pi.evaluations.selection import at_most
 from lit_pi.evaluations.tables import Table
-from lit_pi.ranges import Count, Range, Seed, Tokens, in_range
+from lit_pi.ranges import BatchSize, Count, Range, Seed, Tokens, in_range
 
 
 class KnownBytes(NamedTuple):
@@ -92,7 +92,7 @@ class Perplexity(Evaluation):
         stride: Tokens | None = None,
         bos: Bos | None = None,
         disjoint: bool = False,
-        batch_size: Count = 1,
+        batch_size: BatchSize = 1,
         max_documents: Count | None = None,
         max_tokens: Count | None = None,
         min_tokens: Count = 1,

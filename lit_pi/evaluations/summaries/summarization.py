@@ -28,7 +28,7 @@ from lit_pi.evaluations.summaries.scores import (
 from lit_pi.evaluations.summaries.tables import summary_tables
 from lit_pi.evaluations.tables import Table
 from lit_pi.progress import progress
-from lit_pi.ranges import Count, NotNegative, Seed, Share, Tokens, in_range
+from lit_pi.ranges import BatchSize, Count, NotNegative, Seed, Share, Tokens, in_range
 
 AT_ONCE = 16
 """Long documents that are cut together."""
@@ -73,7 +73,7 @@ class Summarization(Evaluation):
         top_p: Share = 0.95,
         seeds: Sequence[Seed] = (0, 1, 2),
         stop_at_eos: bool = True,
-        batch_size: Count = 1,
+        batch_size: BatchSize = 1,
         max_documents: Count | None = None,
         seed: Seed = 0,
         every_n_steps: Count | None = None,

@@ -26,17 +26,18 @@ from lit_pi.models.sources.filling import Fill, Filling
 from lit_pi.models.sources.finite import check_finite
 from lit_pi.models.sources.hugging_face import config_of, unreadable
 from lit_pi.models.sources.llama_cpp.loading import gguf_config, load_gguf
-from lit_pi.models.sources.opened import Opened, from_config, opened
+from lit_pi.models.sources.opened import LAYERS, Opened, from_config, opened
 from lit_pi.models.sources.own_tokenizer import own_tokenizer
 from lit_pi.models.sources.provenance import put_in_effect, rope_of
 from lit_pi.models.sources.sizes import LLAMA_SIZES, Size
 from lit_pi.models.training.lora import LoRA
 from lit_pi.positions import Rope
 from lit_pi.ranges import Range
-from lit_pi.runs.status import say_if_unfinished
+from lit_pi.runs.status import say_if_unfinished, unfinished
 
 FIELDS = {
-    **dict.fromkeys(("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"), Range(1)),
+    **dict.fromkeys(("vocab_size", "hidden_size", "intermediate_size"), Range(1)),
+    "num_hidden_layers": LAYERS,
     **dict.fromkeys(("num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings"), Range(1)),
     "attention_dropout": Range(0, 1, below=True),
     "initializer_range": Range(0),
@@ -79,6 +80,10 @@ class ModelSource(ABC):
     def training_records(self) -> list[dict[str, Any]]:
         """Records of the token stores that runs trained the weights on, as far as they are known."""
         return []
+
+    def unfinished(self) -> str | None:
+        """Say how the training of the weights ended, where it did not end well, as far as that is known."""
+        return None
 
 
 class FromScratch(ModelSource):
@@ -190,6 +195,11 @@ class Pretrained(ModelSource):
             check_finite(self._place(), llm.named_parameters())
             return llm, rope
         return self._open(config, checkpoint).built(keep_dtype), rope
+
+    def unfinished(self) -> str | None:
+        """Say it of the run directory, or of the one that the checkpoint is in."""
+        place = Path(self.path).expanduser()
+        return unfinished(place.parent.parent if place.suffix == ".ckpt" else place)
 
     def skeleton(self) -> tuple[PreTrainedModel, Rope]:
         """A model of the config of the directory, checkpoint or hub id.

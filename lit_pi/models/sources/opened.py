@@ -16,6 +16,7 @@ from lit_pi.models.sources.finite import check_finite
 from lit_pi.models.sources.fitted import Misfits, fitted
 from lit_pi.models.sources.stored import Stored
 from lit_pi.models.sources.weight_files import weights_of
+from lit_pi.ranges import Range
 
 
 class Opened(NamedTuple):
@@ -111,8 +112,17 @@ def opened(
     return Opened(place, config, outline, weights, checkpoint is not None)
 
 
+LAYERS = Range(1, 10_000)
+"""Layers that a model has."""
+
+
 def from_config(config: PreTrainedConfig, dtype: torch.dtype | None = None) -> PreTrainedModel:
-    """A model of a config with random weights, in torch's default dtype if none is given."""
+    """A model of a config with random weights, in torch's default dtype if none is given.
+
+    Raises:
+        UserError: it has more layers than any model has, which would take for ever to make.
+    """
+    LAYERS.check("num_hidden_layers of the config", config.num_hidden_layers)
     return AutoModelForCausalLM.from_config(
         config, dtype=dtype or torch.get_default_dtype(), attn_implementation=ATTENTION
     )
