@@ -71,7 +71,25 @@ def test_a_lost_rank_ends_all_of_them(lost: int, tmp_path: Path, tiny: list[str]
         assert process.returncode == 1
         assert read_status(run)["state"] == "failed"
     assert "continue with the same command and --ckpt_path auto" in said
-    deadline = time.monotonic() + 30
-    while Path(f"/proc/{other}/status").exists() and time.monotonic() < deadline:
+    assert is_gone(int(other))
+
+
+@pytest.mark.long
+def test_a_rank_whose_first_one_dies_while_both_start_ends_too(tmp_path: Path, tiny: list[str]) -> None:
+    words = ["fit", *tiny, *TWO, *run_of(tmp_path / "run")]
+    process = subprocess.Popen([sys.executable, "-m", "lit_pi", *words], stderr=subprocess.DEVNULL)
+    others: list[str] = []
+    while not others:
+        assert process.poll() is None
+        others = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    time.sleep(0.5)
+    process.kill()
+    process.wait()
+    assert is_gone(int(others[0]))
+
+
+def is_gone(process: int) -> bool:
+    deadline = time.monotonic() + 60
+    while (there := Path(f"/proc/{process}/status").exists()) and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert not Path(f"/proc/{other}/status").exists()
+    return not there
