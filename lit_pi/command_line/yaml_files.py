@@ -9,7 +9,6 @@ from typing import Any
 
 import yaml
 
-from lit_pi.command_line.secrets import remember
 from lit_pi.errors import UserError, shown
 
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -113,10 +112,7 @@ def _with_presets(value: Any) -> Any:
         return {key: _with_presets(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_with_presets(inner) for inner in value]
-    if not isinstance(value, str):
-        return value
-    remember(value)
-    return found(value)
+    return found(value) if isinstance(value, str) else value
 
 
 def _check_file(path: Path) -> None:

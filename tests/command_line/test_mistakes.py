@@ -31,7 +31,10 @@ SLIPS = {
     "--model.llm.config.hidden_size=0": "hidden_size of FromScratch is 0: it must be 1 or more",
     "--model.llm.config.num_key_value_heads=3": "FromScratch got 4 attention heads of size 8 over 3",
     "--model.llm.config.hidden_act=foo": "config fields that do not make a model: KeyError: 'foo'",
-    "--model.llm.config.vocab_size=${nope}": "a `${...}` cannot be resolved: Interpolation key",
+    "--model.llm.config.vocab_size=${nope}": "in model.llm.init_args.config.vocab_size cannot be resolved: there is no "
+    "option nope; correct it",
+    "--data.seed=${oc.env:NOPE_OF_MINE}": "there is no environment variable NOPE_OF_MINE; set it",
+    "--data.seed=${nope:3}": "in data.seed cannot be resolved: Unsupported interpolation type nope",
     "--checkpoint.filename={": "checkpoint.filename is {, which is no template",
     "--checkpoint.filename=../x": "which leads elsewhere",
     "--seed_everything=99999999999999": "seed_everything is 99999999999999: it must be 0 or more and at most",
