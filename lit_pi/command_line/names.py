@@ -1,7 +1,6 @@
 """Names that a person may have meant."""
 
-from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
+from collections.abc import Iterator
 from importlib import import_module
 
 from jsonargparse import ArgumentParser
@@ -19,13 +18,6 @@ KINDS: tuple[type, ...] = (
     PositionStrategy, TrainPositions, ModelSource, Corpus, Evaluation, Callback, Logger, Optimizer, LRScheduler
 )  # fmt: skip
 """Classes of which options take a subclass by its name."""
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """The name that somebody may have meant, as the end of a clause; nothing where none is near."""
-    known = {each.lower(): each for each in names}
-    near = get_close_matches(name.lower(), known, n=1)
-    return f" (did you mean `{known[near[0]]}`?)" if near else ""
 
 
 def classes() -> set[str]:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from lit_pi.command_line.mistakes import mistake_behind
-from lit_pi.command_line.names import classes, nearest, options_of
-from lit_pi.errors import UserError, chain_of, shown
+from lit_pi.command_line.names import classes, options_of
+from lit_pi.errors import UserError, chain_of, nearest, shown
 
 COMMAND_LINE = "the command line"
 """Where a mistake is that has no key."""

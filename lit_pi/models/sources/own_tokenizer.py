@@ -81,7 +81,7 @@ def fit_of(checkpoint: Path) -> dict[str, Any]:
 
 def _check(path: Path, value: Any, key: str, kinds: tuple[type, ...]) -> None:
     for name in key.split("."):
-        if value is None or name not in value and NoneType in kinds:
+        if value is None or (name not in value and NoneType in kinds):
             return
         value = value.get(name)
     if not isinstance(value, kinds) or isinstance(value, bool):
