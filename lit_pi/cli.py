@@ -218,6 +218,8 @@ class LitPiCLI(LightningCLI):
         check_writable(Path(given or RUNS))
         config.trainer.default_root_dir = str(run := Path(given) if given else unused_directory(Path(RUNS)))
         self._until_the_end.enter_context(owned(run))
+        if config.ckpt_path == "":
+            raise UserError(f"ckpt_path is empty: name a checkpoint, `{LAST}` or `{AUTO}`, or leave it out")
         if config.ckpt_path == AUTO and self.subcommand == "fit" and not checkpoints_of(run):
             config.ckpt_path = None
         elif config.ckpt_path in (LAST, AUTO):

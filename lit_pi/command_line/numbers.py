@@ -4,8 +4,10 @@ import math
 from typing import Any
 
 from jsonargparse import Namespace
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lit_pi.errors import UserError
+from lit_pi.errors import UserError, shown
 from lit_pi.ranges import Range
 
 WORK = {
@@ -38,9 +40,10 @@ def check_numbers(subcommand: str, config: Namespace) -> None:
     """Check the numbers of a subcommand's configuration.
 
     Raises:
-        UserError: one is not finite or not in its range, or leaves nothing to do.
+        UserError: one is not finite, not in its range or no time, or leaves nothing to do.
     """
     _check_finite(config.as_dict(), "")
+    _check_time(config.get("trainer.max_time"))
     for option, allowed in RANGES.items():
         value = config.get(option)
         if isinstance(value, int | float) and not isinstance(value, bool):
@@ -51,6 +54,14 @@ def check_numbers(subcommand: str, config: Namespace) -> None:
             raise UserError(
                 f"trainer.{option} is 0, which leaves `{subcommand}` nothing to do: raise it, or leave it out"
             )
+
+
+def _check_time(value: Any) -> None:
+    try:
+        Timer(duration=value)
+    except (MisconfigurationException, TypeError, ValueError, OverflowError) as error:
+        given = shown(value.as_dict() if isinstance(value, Namespace) else value)
+        raise UserError(f"trainer.max_time is {given}, which is no time: write days:hours:minutes:seconds") from error
 
 
 def _check_finite(value: Any, key: str) -> None:

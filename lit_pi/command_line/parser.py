@@ -42,7 +42,11 @@ class Parser(LightningArgumentParser):
         # Hidden before it is cut: a part of a secret is not known for one.
         raise UserError(mistake_behind(ex) or place + one_sentence(hidden(message), self._options())) from ex
 
-    def _options(self) -> set[str]:
-        """Names of the options of this parser and of its subcommands."""
+    def _options(self) -> dict[str, Any]:
+        """Types of the options of this parser and of its subcommands, by their names; None where one has none."""
         inner = self._subcommands_action.choices.values() if self._subcommands_action else ()
-        return {name for parser in (self, *inner) for name in parser._option_string_actions}
+        return {
+            name: getattr(action, "_typehint", None)
+            for parser in (self, *inner)
+            for name, action in parser._option_string_actions.items()
+        }

@@ -54,6 +54,12 @@ def found(name: str) -> str:
     return str(path)
 
 
+def presets() -> list[str]:
+    """Names of all presets."""
+    root = Path(str(resources.files("lit_pi.configs")))
+    return [f"configs/{path.relative_to(root).as_posix()}" for path in root.rglob("*.yaml")]
+
+
 def careful(load: Callable[[str], Any]) -> Callable[[str], Any]:
     """A loader of YAML that finds presets inside it as `found` does, and refuses what has two meanings."""
 

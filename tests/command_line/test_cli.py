@@ -221,7 +221,7 @@ def test_mistakes_are_one_sentence_and_status_2(refused: Callable[..., str], tmp
         (
             *fit,
             "--model.position=mine.Nope",
-        ): "model.position is mine.Nope, and there is no such class or file: No",
+        ): "model.position is mine.Nope, which needs mine: install it, or",
         (*fit, "--model.position=torch.nn.Linear"): "does not correspond to a subclass of PositionStrategy",
         (
             *fit,
@@ -318,7 +318,7 @@ def test_shell_completion_knows_the_subcommands(capsys: pytest.CaptureFixture[st
 def test_an_optimizer_that_is_not_installed_is_one_sentence(refused: Callable[..., str]) -> None:
     words = ["--config=configs/experiment/demo_pretrain.yaml", "--model.optimizer=configs/optimizer/adamw_8bit.yaml"]
     said = refused("fit", *words)
-    assert said == "lit-pi: error: model.optimizer is torchao.optim.AdamW8bit, which needs torchao: install it"
+    assert said.startswith("lit-pi: error: model.optimizer is torchao.optim.AdamW8bit, which needs torchao: install it")
 
 
 @pytest.mark.parametrize(

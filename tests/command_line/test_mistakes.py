@@ -53,6 +53,16 @@ SLIPS = {
     "--data.predict=lit_pi.data.prompts.Prompts": "data.predict needs files: give --data.predict.files",
     "--data.context_length=1000000000": "it must be 8 or more and at most 16,777,216",
     "--model.llm.config={vocab_size: 1, vocab_size: 2}": "has the key `vocab_size` twice",
+    "--trainer.callbacks=[{class_path: none_of_mine.Mine}]": "which needs none_of_mine: install it, or begin with "
+    "PYTHONPATH=FOLDER for a module of one's own, such as PYTHONPATH=. for none_of_mine here",
+    "--trainer.logger={class: CSVLogger}": "names no class: give `class_path` and `init_args`",
+    "--model.position=PositionStrategy": "model.position is PositionStrategy, which is abstract",
+    "--model.position=configs/position/interpolat.yaml": "(did you mean `configs/position/interpolate.yaml`?)",
+    "--checkpoint.train_time_interval=xx": 'is xx, and must be of type timedelta: give a string with form "h:m:s"',
+    "--model.scheduler=OneCycleLR": "error: model.scheduler needs max_lr: give --model.scheduler.max_lr",
+    "--model.adapter=LoRAA": "there is no class or file of that name (did you mean `LoRA`?)",
+    "--ckpt_path=": "ckpt_path is empty: name a checkpoint, `last` or `auto`, or leave it out",
+    "--trainer.max_time=foo": "trainer.max_time is foo, which is no time: write days:hours:minutes:seconds",
     "--rope_guard.allow_strategy_change=Foo": "there is no position strategy of that name",
 }
 
@@ -60,6 +70,17 @@ SLIPS = {
 @pytest.mark.parametrize("option", SLIPS)
 def test_slips_are_told(option: str, tiny: list[str], tmp_path: Path, refused: Callable[..., str]) -> None:
     assert SLIPS[option] in refused("fit", *tiny, f"--trainer.default_root_dir={tmp_path}", option)
+
+
+def test_methods_that_a_class_lacks_are_named(
+    tmp_path: Path, tiny: list[str], refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "unfinished_of_mine.py").write_text(
+        "from lit_pi.positions import PositionStrategy\nclass Mine(PositionStrategy):\n    prefix_consistent = True\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    said = refused("fit", *tiny, "--model.position=unfinished_of_mine.Mine")
+    assert "model.position is unfinished_of_mine.Mine, which is abstract: write its `inv_freq`" in said
 
 
 def test_a_command_that_is_not_there_gets_the_nearest(refused: Callable[..., str]) -> None:
