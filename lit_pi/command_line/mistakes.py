@@ -16,6 +16,8 @@ PLACES = {
     errno.ENOTEMPTY, errno.EPERM, errno.EROFS,
 }  # fmt: skip
 """Errors of the operating system that another place mends."""
+RUST: dict[type[BaseException], str] = {SafetensorError: "the file of weights", Exception: "the tokenizer"}
+"""What libraries in Rust write, by what they raise instead of an OSError."""
 NO_MEMORY = ("can't allocate memory", "CUDA out of memory")
 
 
@@ -31,8 +33,8 @@ def _mistake_behind(error: BaseException | None) -> str | None:
             return printable(" ".join(str(each).split()))
         if isinstance(each, OmegaConfBaseException):
             return _unresolved(each)
-        if isinstance(each, SafetensorError) and (number := re.search(r"\(os error (\d+)\)", str(each))):
-            each = OSError(int(number[1]), os.strerror(int(number[1])), "the file of weights")
+        if type(each) in RUST and (number := re.search(r"\(os error (\d+)\)", str(each))):
+            each = OSError(int(number[1]), os.strerror(int(number[1])), RUST[type(each)])
         if isinstance(each, OSError) and (said := _of_the_system(each)):
             return said
         if isinstance(each, MemoryError) or any(sign in str(each) for sign in NO_MEMORY):
@@ -56,9 +58,11 @@ def _unresolved(error: OmegaConfBaseException) -> str:
 
 
 def _of_the_system(error: OSError) -> str | None:
+    name = error.filename
+    place = None if name is None else shown(name if isinstance(name, int) else os.fspath(name))
     if error.errno in DISK_FULL:
-        return "the disk is full: free space, or write elsewhere, and run again"
-    if error.errno in PLACES and error.filename is not None:
-        place = shown(os.fspath(error.filename) if not isinstance(error.filename, int) else error.filename)
+        where = "" if place is None else f" where {place} is written"
+        return f"the disk is full{where}: free space, or write elsewhere, and run again"
+    if error.errno in PLACES and place is not None:
         return f"{place} cannot be read or written ({error.strerror}): name another place, or mend this one"
     return None

@@ -66,7 +66,7 @@ def one_sentence(message: str, options: Mapping[str, Any]) -> str:
         key for key, inner in itertools.zip_longest(found, found[1:], fillvalue="") if not inner.startswith(f"{key}.")
     ]
     key = ".".join(keys) or COMMAND_LINE
-    fitting = partial(_no_class, hint=options.get(f"--{key}"))
+    fitting: Callable[[str, str], str | None] = partial(_no_class, hint=options.get(f"--{key}"))
     for say in (*SAYINGS, fitting, _of_another_type):
         if sentence := say(message, key):
             return sentence

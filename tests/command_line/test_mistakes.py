@@ -1,5 +1,6 @@
 """Slips of a person at the keyboard: one sentence that names what, where and what to do, and status 2."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from safetensors import SafetensorError
 
 from lit_pi.cli import LitPiCLI
 from lit_pi.command_line.mistakes import mistake_behind
+from lit_pi.files import beside
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -160,6 +162,18 @@ def test_a_reader_who_leaves_loses_nothing() -> None:
     assert (done.returncode, done.stderr) == (0, "ended\n")
 
 
-def test_a_disk_that_weights_fill_is_full() -> None:
-    error = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-    assert mistake_behind(error) == "the disk is full: free space, or write elsewhere, and run again"
+@pytest.mark.parametrize(
+    ("error", "what"),
+    [(SafetensorError, "the file of weights"), (Exception, "the tokenizer")],
+    ids=["weights", "tokens"],
+)
+def test_a_disk_that_a_library_in_rust_fills_is_full(error: type[Exception], what: str) -> None:
+    raised = error("Error while serializing: I/O error: No space left on device (os error 28)")
+    said = f"the disk is full where {what} is written: free space, or write elsewhere, and run again"
+    assert mistake_behind(raised) == said
+
+
+def test_a_full_disk_is_told_with_its_path(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as full, beside(tmp_path / "mine"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert f"the disk is full where {tmp_path}/mine is written" in (mistake_behind(full.value) or "")
