@@ -17,7 +17,7 @@ PLACES = {
 }  # fmt: skip
 """Errors of the operating system that another place mends."""
 RUST: dict[type[BaseException], str] = {SafetensorError: "the file of weights", Exception: "the tokenizer"}
-"""What libraries in Rust write, by what they raise instead of an OSError."""
+"""Files that libraries in Rust write, by what they raise instead of an OSError."""
 NO_MEMORY = ("can't allocate memory", "CUDA out of memory")
 
 

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.resolvers import oc
 
 _FOUND: dict[str, str] = {}
-"""What the environment gave, with how to write where it came from."""
+"""Values that the environment gave, with how to write where it came from."""
 WHOLE_WORDS = 8
 """Letters below which a value counts inside of a text only as a word of its own: `cpu` is not part of `cpus`."""
 SECRET_KEY = re.compile(r"(^|_)(password|passwd|secret|api_key|(api|auth|access|hub|hf|bearer)_token)$|^token$")
@@ -69,7 +69,7 @@ def hidden(said: str) -> str:
 
 
 def _hider(forms: dict[str, list[str]]) -> Callable[[str], str]:
-    """What puts `${oc.env:...}` for values in texts, the longest first.
+    """A function that puts `${oc.env:...}` for values in texts, the longest first.
 
     Args:
         forms: how each value may be written.

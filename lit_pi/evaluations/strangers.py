@@ -8,7 +8,7 @@ from lit_pi.errors import UserError, shown
 
 
 class Kind(NamedTuple):
-    """What a value has to be.
+    """The kind of a value.
 
     Attributes:
         name: what people call it.

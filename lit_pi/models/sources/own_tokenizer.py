@@ -29,7 +29,7 @@ READ: dict[str, tuple[type, ...]] = {
     "data.train": (dict, NoneType),
     "data.train.class_path": (str,),
 }
-"""What is read of that configuration, and its types."""
+"""Fields that are read of that configuration, and their types."""
 FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 """Files of a Hugging Face directory, any of which makes a tokenizer."""
 
