@@ -43,6 +43,7 @@ from lit_pi.command_line.mistakes import mistake_behind
 from lit_pi.command_line.numbers import check_numbers
 from lit_pi.command_line.parser import MODE, Parser
 from lit_pi.command_line.run_config import RunConfig
+from lit_pi.command_line.secrets import hidden
 from lit_pi.command_line.wording import telling_what_fails
 from lit_pi.command_line.yaml_files import preset
 from lit_pi.data.prepare import prepare
@@ -217,6 +218,8 @@ class LitPiCLI(LightningCLI):
         check_writable(Path(given or RUNS))
         config.trainer.default_root_dir = str(run := Path(given) if given else unused_directory(Path(RUNS)))
         self._until_the_end.enter_context(owned(run))
+        if config.ckpt_path == "":
+            raise UserError(f"ckpt_path is empty: name a checkpoint, `{LAST}` or `{AUTO}`, or leave it out")
         if config.ckpt_path == AUTO and self.subcommand == "fit" and not checkpoints_of(run):
             config.ckpt_path = None
         elif config.ckpt_path in (LAST, AUTO):
@@ -313,7 +316,7 @@ def run() -> None:
         mistake, failure = mistake_behind(error), failure_behind(error)
         if not mistake and not failure:
             raise
-        print(f"lit-pi: error: {failure or mistake}", file=sys.stderr)
+        print(f"lit-pi: error: {hidden(failure or mistake or '')}", file=sys.stderr)
         sys.exit(1 if failure else 2)
     if cli.trainer.is_global_zero and cli.subcommand != "plan":
         print(f"Run directory: {cli.trainer.default_root_dir}")

@@ -1,7 +1,8 @@
 """Errors that are told in one sentence: mistakes of the person at the keyboard, and runs that cannot go on."""
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Errors of the operating system that free space mends."""
@@ -59,3 +60,10 @@ def shown(value: object) -> str:
 def printable(text: str) -> str:
     """A text on one line, without signs that steer a terminal or turn the direction of writing."""
     return "".join(sign if sign.isprintable() else " " for sign in text)
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The name that somebody may have meant, as the end of a clause; nothing where none is near."""
+    known = {each.lower(): each for each in names}
+    near = get_close_matches(name.lower(), known, n=1)
+    return f" (did you mean `{known[near[0]]}`?)" if near else ""

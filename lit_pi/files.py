@@ -15,7 +15,7 @@ from typing import Any
 
 from zlib_ng.zlib_ng import crc32  # seven times as fast as Python's own
 
-from lit_pi.errors import UserError, shown
+from lit_pi.errors import DISK_FULL, UserError, shown
 
 POINTER = b"version https://git-lfs.github.com/spec/"
 """How a file begins that Git LFS has not fetched."""
@@ -65,8 +65,10 @@ def beside(path: Path) -> Iterator[Path]:
     try:
         yield partial
         put(partial, path)
-    except BaseException:
+    except BaseException as error:
         remove(partial)
+        if isinstance(error, OSError) and error.errno in DISK_FULL and error.filename is None:
+            error.filename = str(path)
         raise
 
 

@@ -8,6 +8,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 
+from lit_pi.command_line.secrets import hidden
 from lit_pi.errors import DISK_FULL, UserError, chain_of, printable, shown
 
 PLACES = {
@@ -15,18 +16,25 @@ PLACES = {
     errno.ENOTEMPTY, errno.EPERM, errno.EROFS,
 }  # fmt: skip
 """Errors of the operating system that another place mends."""
+RUST: dict[type[BaseException], str] = {SafetensorError: "the file of weights", Exception: "the tokenizer"}
+"""Files that libraries in Rust write, by what they raise instead of an OSError."""
 NO_MEMORY = ("can't allocate memory", "CUDA out of memory")
 
 
 def mistake_behind(error: BaseException | None) -> str | None:
-    """The sentence of the user's mistake that led to an error, whatever was raised around it."""
+    """The sentence of the user's mistake that led to an error, whatever was raised around it, without secrets."""
+    said = _mistake_behind(error)
+    return said and hidden(said)
+
+
+def _mistake_behind(error: BaseException | None) -> str | None:
     for each in chain_of(error):
         if isinstance(each, (UserError, MisconfigurationException)):
             return printable(" ".join(str(each).split()))
         if isinstance(each, OmegaConfBaseException):
-            return f"a `${{...}}` cannot be resolved: {str(each).splitlines()[0]}; correct it, or name what is there"
-        if isinstance(each, SafetensorError) and (number := re.search(r"\(os error (\d+)\)", str(each))):
-            each = OSError(int(number[1]), os.strerror(int(number[1])), "the file of weights")
+            return _unresolved(each)
+        if type(each) in RUST and (number := re.search(r"\(os error (\d+)\)", str(each))):
+            each = OSError(int(number[1]), os.strerror(int(number[1])), RUST[type(each)])
         if isinstance(each, OSError) and (said := _of_the_system(each)):
             return said
         if isinstance(each, MemoryError) or any(sign in str(each) for sign in NO_MEMORY):
@@ -34,10 +42,27 @@ def mistake_behind(error: BaseException | None) -> str | None:
     return None
 
 
+def _unresolved(error: OmegaConfBaseException) -> str:
+    reason = (
+        (str(error) or "no reason given").splitlines()[0].rpartition("while resolving interpolation: ")[2].strip('"')
+    )
+    if name := re.match(r"Environment variable '(.*)' not found", reason):
+        problem, mend = f"there is no environment variable {name[1]}", "set it"
+    elif name := re.match(r"Interpolation key '\.*(.*)' not found", reason):
+        problem, mend = f"there is no option {name[1]}", "correct it, or name what is there"
+    else:
+        problem, mend = reason, "correct it"
+    key = str(getattr(error, "full_key", None) or "").partition(".")[2]  # behind the name of the command
+    where = f" in {shown(key)}" if key else ""
+    return f"a `${{...}}`{where} cannot be resolved: {shown(problem)}; {mend}"
+
+
 def _of_the_system(error: OSError) -> str | None:
+    name = error.filename
+    place = None if name is None else shown(name if isinstance(name, int) else os.fspath(name))
     if error.errno in DISK_FULL:
-        return "the disk is full: free space, or write elsewhere, and run again"
-    if error.errno in PLACES and error.filename is not None:
-        place = shown(os.fspath(error.filename) if not isinstance(error.filename, int) else error.filename)
+        where = "" if place is None else f" where {place} is written"
+        return f"the disk is full{where}: free space, or write elsewhere, and run again"
+    if error.errno in PLACES and place is not None:
         return f"{place} cannot be read or written ({error.strerror}): name another place, or mend this one"
     return None

@@ -1,8 +1,9 @@
 """Names that a person may have meant."""
 
-from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
+from collections.abc import Callable, Iterator
 from importlib import import_module
+from inspect import isabstract
+from typing import Any, get_args, get_origin
 
 from jsonargparse import ArgumentParser
 from lightning.pytorch import Callback
@@ -21,15 +22,13 @@ KINDS: tuple[type, ...] = (
 """Classes of which options take a subclass by its name."""
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """The name that somebody may have meant, as the end of a clause; nothing where none is near."""
-    known = {each.lower(): each for each in names}
-    near = get_close_matches(name.lower(), known, n=1)
-    return f" (did you mean `{known[near[0]]}`?)" if near else ""
+def classes(hint: Any = None) -> set[str]:
+    """Names of the classes that an option takes by name.
 
-
-def classes() -> set[str]:
-    """Names of all classes that options take by name."""
+    Args:
+        hint: the option's type; by default all options'.
+    """
+    kinds = KINDS if hint is None else tuple(_classes_in(hint))
 
     def below(kind: type) -> Iterator[type]:
         each: type
@@ -37,7 +36,25 @@ def classes() -> set[str]:
             yield each
             yield from below(each)
 
-    return {each.__name__ for kind in KINDS for each in below(kind) if not each.__name__.startswith("_")}
+    found = {each for kind in kinds for each in (kind, *below(kind))}
+    return {each.__name__ for each in found if not each.__name__.startswith("_") and not isabstract(each)}
+
+
+def _classes_in(hint: Any) -> Iterator[type]:
+    arguments = get_args(hint)
+    if isinstance(hint, type) and not arguments and hint.__module__ != "builtins":
+        yield hint
+    for inner in arguments[-1:] if get_origin(hint) is Callable else arguments:
+        yield from _classes_in(inner)
+
+
+def missing_methods(path: str) -> list[str]:
+    """Names of the methods that a class has to have and lacks, by its import path; none where it cannot be imported."""
+    module, _, name = path.rpartition(".")
+    try:
+        return sorted(getattr(import_module(module), name).__abstractmethods__)
+    except (ImportError, AttributeError, ValueError):
+        return []
 
 
 def options_of(path: str) -> list[str]:

@@ -42,9 +42,10 @@ def check_numbers(subcommand: str, config: Namespace) -> None:
     """Check the numbers of a subcommand's configuration.
 
     Raises:
-        UserError: one is not finite or not in its range, or leaves nothing to do.
+        UserError: one is not finite, not in its range or no time, or leaves nothing to do.
     """
     _check_finite(config.as_dict(), "")
+    _check_time(config.get("trainer.max_time"))
     for option, allowed in RANGES.items():
         value = config.get(option)
         if isinstance(value, int | float) and not isinstance(value, bool):
@@ -71,6 +72,14 @@ def _check_time(limit: Any) -> None:
         raise UserError(f"trainer.max_time is {shown(limit)}, which is no duration: write DD:HH:MM:SS") from error
     if seconds is not None and seconds <= 0:
         raise UserError("trainer.max_time is no time at all, which leaves `fit` nothing to do: raise it")
+
+
+def _check_time(value: Any) -> None:
+    try:
+        Timer(duration=value)
+    except (MisconfigurationException, TypeError, ValueError, OverflowError) as error:
+        given = shown(value.as_dict() if isinstance(value, Namespace) else value)
+        raise UserError(f"trainer.max_time is {given}, which is no time: write days:hours:minutes:seconds") from error
 
 
 def _check_finite(value: Any, key: str) -> None:

@@ -8,7 +8,6 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
 from lit_pi.callbacks.loggers import log_settings
-from lit_pi.command_line.secrets import without_secrets
 from lit_pi.files import beside
 
 
@@ -24,7 +23,7 @@ class RunConfig(SaveConfigCallback):
             return
         self.already_saved = True
         # One text, whatever files it was read from: it is read again alone.
-        text = without_secrets(self.parser.dump(self.config, skip_none=False))
+        text = self.parser.dump(self.config, skip_none=False)
         path = Path(trainer.default_root_dir, self.config_filename)
         if trainer.state.fn == "fit" and path.exists() and path.read_text() != text:
             earlier = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(1))

@@ -1,15 +1,19 @@
-"""Secrets of a configuration, which stay out of the files that are kept of it."""
+"""Secrets of a configuration, which stay out of the files that are kept of it, and out of what is said of it."""
 
+import json
+import os
 import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers import oc
 
-_WRITTEN: set[str] = set()
-"""Values as they were written that take something from the environment."""
-ENVIRONMENT = "${oc.env:"
+_FOUND: dict[str, str] = {}
+"""Values that the environment gave, with how to write where it came from."""
+WHOLE_WORDS = 8
+"""Letters below which a value counts inside of a text only as a word of its own: `cpu` is not part of `cpus`."""
 SECRET_KEY = re.compile(r"(^|_)(password|passwd|secret|api_key|(api|auth|access|hub|hf|bearer)_token)$|^token$")
 """Names of options that hold a secret; `bos_token` is none."""
 SECRET_VALUE = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,})")
@@ -17,10 +21,34 @@ SECRET_VALUE = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|sk
 LEFT_OUT = "(a secret, not kept)"
 
 
-def remember(value: str) -> None:
-    """Remember a value as it was written, if it takes something from the environment."""
-    if ENVIRONMENT in value:
-        _WRITTEN.add(value)
+def _from_environment(*arguments: Any) -> Any:
+    """The resolver of `${oc.env:NAME}`, which remembers what it gives, however it was asked."""
+    value, name = oc.env(*arguments), str(arguments[0])
+    if value and name in os.environ:
+        _FOUND[value] = f"${{oc.env:{name}}}"
+        for part in _parts(value):
+            _FOUND.setdefault(part, LEFT_OUT)
+    return value
+
+
+OmegaConf.register_resolver("oc.env", _from_environment, replace=True)
+
+
+def _parts(value: str) -> Iterator[str]:
+    """Texts inside of a value that is a list or a mapping in YAML, which may be read as such."""
+    if not value.lstrip().startswith(("{", "[")):
+        return
+    try:
+        yield from _texts(yaml.safe_load(value))
+    except (yaml.YAMLError, RecursionError):
+        return
+
+
+def _texts(value: Any) -> Iterator[str]:
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _texts(inner)
+    if isinstance(value, str) and len(value) >= WHOLE_WORDS:
+        yield value
 
 
 def without_secrets(text: str) -> str:
@@ -29,26 +57,39 @@ def without_secrets(text: str) -> str:
     Args:
         text: the configuration as YAML.
     """
-    written = {str(found): value for value in _WRITTEN if (found := _resolved(value)) not in (None, "")}
     content = yaml.safe_load(text)
-    kept = _kept(content, "", written)
+    kept = _kept(content, "", _hider({value: [value] for value in _FOUND}))
     return text if kept == content else yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
 
 
-def _resolved(value: str) -> Any:
-    try:
-        return OmegaConf.create({"value": value}).value
-    except OmegaConfBaseException:  # it takes something from elsewhere in the configuration too
-        return None
+def hidden(said: str) -> str:
+    """A sentence with `${oc.env:...}` for what came from there, and without tokens."""
+    forms = {value: [value, repr(value)[1:-1], json.dumps(value)[1:-1], " ".join(value.split())] for value in _FOUND}
+    return SECRET_VALUE.sub(LEFT_OUT, _hider(forms)(said))
 
 
-def _kept(value: Any, key: str, written: dict[str, str]) -> Any:
+def _hider(forms: dict[str, list[str]]) -> Callable[[str], str]:
+    """A function that puts `${oc.env:...}` for values in texts, the longest first.
+
+    Args:
+        forms: how each value may be written.
+    """
+    written = {form: _FOUND[value] for value, own in forms.items() for form in own if len(form) > 2}
+    longest = sorted(written, key=len, reverse=True)
+    words = [re.escape(form) if len(form) >= WHOLE_WORDS else rf"(?<!\w){re.escape(form)}(?!\w)" for form in longest]
+    pattern = re.compile("|".join(words)) if words else None
+    return lambda text: pattern.sub(lambda found: written[found[0]], text) if pattern else text
+
+
+def _kept(value: Any, key: str, hide: Callable[[str], str]) -> Any:
     if isinstance(value, dict):
-        return {name: _kept(inner, str(name), written) for name, inner in value.items()}
+        return {name: _kept(inner, str(name), hide) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_kept(inner, key, written) for inner in value]
-    if not isinstance(value, str):
+        return [_kept(inner, key, hide) for inner in value]
+    if key == "class_path" or isinstance(value, bool) or not isinstance(value, str | int | float):
         return value
-    if value in written:
-        return written[value]
-    return LEFT_OUT if SECRET_KEY.search(key) and value else SECRET_VALUE.sub(LEFT_OUT, value)
+    if (written := _FOUND.get(str(value))) and (isinstance(value, str) or len(str(value)) >= WHOLE_WORDS):
+        return written
+    if not isinstance(value, str) or value in _FOUND.values():
+        return value
+    return LEFT_OUT if SECRET_KEY.search(key) and value else SECRET_VALUE.sub(LEFT_OUT, hide(value))

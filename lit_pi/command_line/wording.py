@@ -2,12 +2,15 @@
 
 import itertools
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 from lit_pi.command_line.mistakes import mistake_behind
-from lit_pi.command_line.names import classes, nearest, options_of
-from lit_pi.errors import UserError, chain_of, shown
+from lit_pi.command_line.names import classes, missing_methods, options_of
+from lit_pi.command_line.yaml_files import presets
+from lit_pi.errors import UserError, chain_of, nearest, shown
 
 COMMAND_LINE = "the command line"
 """Where a mistake is that has no key."""
@@ -51,19 +54,20 @@ def telling_what_fails() -> Iterator[None]:
         raise UserError(problem or f"a class cannot be made ({type(error).__name__}): see its options") from error
 
 
-def one_sentence(message: str, options: Collection[str] = ()) -> str:
+def one_sentence(message: str, options: Mapping[str, Any]) -> str:
     """Say in one sentence what jsonargparse says over several lines, for each type that a value might have had.
 
     Args:
         message: the complaint.
-        options: options of the command, for one that is not known.
+        options: types of the command's options by their names, for what is not known.
     """
     found = re.findall(r'Parser key "([^"]+)"', message)
     keys = [
         key for key, inner in itertools.zip_longest(found, found[1:], fillvalue="") if not inner.startswith(f"{key}.")
     ]
     key = ".".join(keys) or COMMAND_LINE
-    for say in SAYINGS:
+    fitting: Callable[[str, str], str | None] = partial(_no_class, hint=options.get(f"--{key}"))
+    for say in (*SAYINGS, fitting, _of_another_type):
         if sentence := say(message, key):
             return sentence
     if unknown := re.fullmatch(r"unrecognized arguments: (.*)", message.strip(), re.DOTALL):
@@ -89,7 +93,7 @@ def _refused(message: str, key: str) -> str | None:
 
 
 def _incomplete(message: str, key: str) -> str | None:
-    if needed := re.search(r"the following arguments are required: (.*)", message):
+    if needed := re.search(r"the following arguments are required: (.*?)(?:\. Got value|$)", message, re.MULTILINE):
         option = needed[1].split(",")[0]
         return f"{key} needs {needed[1]}: give --{option if key == COMMAND_LINE else f'{key}.{option}'}"
     return None
@@ -104,9 +108,41 @@ def _not_taken(message: str, key: str) -> str | None:
     return None
 
 
+def _abstract(message: str, key: str) -> str | None:
+    if found := re.search(r"Expected an instantiatable class, but (\S+) is abstract", message):
+        given, name = _given(message) or found[1], found[1].rpartition(".")[2]
+        if (
+            re.search(rf"\b{re.escape(name)}\b", given) is None
+        ):  # the class that the option takes, of which a mapping without a class is taken for one
+            return f"{key} is {shown(given)}, which names no class: give `class_path` and `init_args`"
+        lacks = ", ".join(f"`{method}`" for method in missing_methods(found[1]))
+        mend = f"write its {lacks}" if lacks else f"name a class that is a {name}"
+        return f"{key} is {found[1]}, which is abstract: {mend}"
+    return None
+
+
+def _no_module(message: str, key: str) -> str | None:
+    absent = re.search(r"No module named '([^']+)'", message)
+    named = re.search(r"class_path(?:=| )'([^']+)'", message)
+    if absent is None or named is None:
+        return None
+    mend = "install it"
+    if f"{named[1]}.".startswith(f"{absent[1]}."):
+        mend += (
+            f", or begin with PYTHONPATH=FOLDER for a module of one's own, such as PYTHONPATH=. for {absent[1]} here"
+        )
+    return f"{key} is {named[1]}, which needs {absent[1]}: {mend}"
+
+
+def _of_another_form(message: str, key: str) -> str | None:
+    if form := re.search(r"Not of type (\w+): Expected (.*) but got", message):
+        return f"{key} is {shown(_given(message))}, and must be of type {form[1]}: give {form[2]}"
+    return None
+
+
 def _no_file(message: str, key: str) -> str | None:
     if missing := re.search(r"(?:File does not exist: |Expected a path but )'?(\S+\.ya?ml)", message):
-        return f"{key} is {missing[1]}, and there is no such file or preset"
+        return f"{key} is {missing[1]}, and there is no such file or preset{nearest(missing[1], presets())}"
     return None
 
 
@@ -123,12 +159,9 @@ def _no_number(message: str, key: str) -> str | None:
     return f"{key} is {shown(given)}, and must be of type {' or '.join(kinds)}: give {' or '.join(called)}"
 
 
-def _no_class(message: str, key: str) -> str | None:
+def _no_class(message: str, key: str, hint: Any) -> str | None:
     if name := re.search(r"Expected a dot import path string: (\S+)", message):
-        return f"{key} is {name[1]}, and there is no class or file of that name{nearest(name[1], classes())}"
-    absent, named = re.search(r"No module named '([^']+)'", message), re.search(r"class_path='([^']+)'", message)
-    if absent and named:
-        return f"{key} is {named[1]}, which needs {absent[1]}: install it"
+        return f"{key} is {name[1]}, and there is no class or file of that name{nearest(name[1], classes(hint))}"
     if tried := re.search(r"Expected a path but (\S+) either not accessible or invalid\s+- (.*)", message, re.DOTALL):
         reason = " ".join(tried[2].removeprefix(f"Problem with given class_path '{tried[1]}':").split())
         return f"{key} is {shown(tried[1])}, and there is no such class or file: {reason}"
@@ -150,9 +183,9 @@ def _of_another_type(message: str, key: str) -> str | None:
 
 
 SAYINGS: tuple[Callable[[str, str], str | None], ...] = (
-    _refused, _incomplete, _not_taken, _no_file, _no_number, _no_class, _of_another_type
+    _refused, _abstract, _incomplete, _not_taken, _no_file, _no_module, _of_another_form, _no_number
 )  # fmt: skip
-"""Ways to say it, the most telling first."""
+"""Ways to say it, the most telling first; those of classes, and of types at last, follow."""
 
 
 def _given(message: str) -> str | None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import yaml
 
-from lit_pi.command_line.secrets import remember
 from lit_pi.errors import UserError, shown
 
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -53,6 +52,12 @@ def found(name: str) -> str:
     if path.is_file():
         _check_file(path)
     return str(path)
+
+
+def presets() -> list[str]:
+    """Names of all presets."""
+    root = Path(str(resources.files("lit_pi.configs")))
+    return [f"configs/{path.relative_to(root).as_posix()}" for path in root.rglob("*.yaml")]
 
 
 def careful(load: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -113,10 +118,7 @@ def _with_presets(value: Any) -> Any:
         return {key: _with_presets(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_with_presets(inner) for inner in value]
-    if not isinstance(value, str):
-        return value
-    remember(value)
-    return found(value)
+    return found(value) if isinstance(value, str) else value
 
 
 def _check_file(path: Path) -> None:

@@ -14,6 +14,7 @@ from lit_pi.files import check_fetched
 from lit_pi.gguf_file import TOKENS, Header, is_gguf, read_header
 from lit_pi.hub import hub_offers
 
+FILE = "tokenizer.json"
 BYTES = "bytes"
 """Name of the embedded tokenizer."""
 AS_GPT_2 = {"default", "gpt-2", "mpt", "olmo", "phi-2"}
@@ -167,6 +168,15 @@ def _reason(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".:")
 
 
+def _damage(folder: Path) -> str | None:
+    """Why the `tokenizers` library cannot read a folder's tokenizer.json, which transformers takes for granted."""
+    try:
+        Tokenizer.from_file(str(folder / FILE))
+    except Exception as error:
+        return f"its {FILE} is damaged: {_reason(error)}" if (folder / FILE).is_file() else None
+    return None
+
+
 def _load(name: str, remedy: str) -> PreTrainedTokenizerFast:
     try:
         here = Path(name).exists() or not hub_offers(name)
@@ -176,7 +186,9 @@ def _load(name: str, remedy: str) -> PreTrainedTokenizerFast:
             raise UserError(
                 f"the tokenizer {name} comes with code of its own (auto_map), which is never run here: {remedy}"
             ) from error
-        raise UserError(f"cannot load the tokenizer {name} ({_reason(error)}): {remedy}") from error
+        raise UserError(
+            f"cannot load the tokenizer {name} ({_damage(Path(name)) or _reason(error)}): {remedy}"
+        ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UserError(f"the tokenizer {name} is not one of the `tokenizers` library: name one with a tokenizer.json")
     return tokenizer

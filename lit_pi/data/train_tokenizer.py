@@ -1,6 +1,7 @@
 """A tokenizer of one's own."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from lit_pi.data.corpora import Corpus, Document, Split
+from lit_pi.data.tokenizer import FILE
 from lit_pi.errors import UserError
+from lit_pi.files import partial_of, put, remove
 from lit_pi.ranges import Count, Range, in_range
 
 SPECIAL_TOKENS = ["<s>", "</s>"]
@@ -40,9 +43,36 @@ def train_tokenizer(
     Raises:
         UserError: the vocabulary is too small, there is no text, or `output` already holds a tokenizer.
     """
-    if (output / "tokenizer.json").exists():
+    if (output / FILE).exists():
         raise UserError(f"{output} already holds a tokenizer: name another directory, or delete it")
-    output.mkdir(parents=True, exist_ok=True)  # before the work, for transformers would write nothing into a file
+    with _whole_in(output) as partial:
+        said = _trained(corpus, partial, vocabulary_size, split, max_bytes, split_digits)
+    print(f"{said}: {output}")
+
+
+@contextmanager
+def _whole_in(output: Path) -> Iterator[Path]:
+    """Yield a folder whose files come to stand in a directory once all are written; what fails leaves nothing."""
+    made = [folder for folder in (output, *output.parents) if not folder.exists()]
+    partial = partial_of(output / "tokenizer")
+    try:
+        output.mkdir(parents=True, exist_ok=True)  # before the work, for transformers would write nothing into a file
+        yield partial
+        for file in sorted(partial.iterdir(), key=lambda file: file.name == FILE):
+            put(file, output / file.name)
+        remove(partial)
+    except BaseException:
+        remove(partial)
+        for folder in made:
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+        raise
+
+
+def _trained(
+    corpus: Corpus, output: Path, vocabulary_size: int, split: Split, max_bytes: int | None, split_digits: bool
+) -> str:
+    """Train and save, and say what came of it."""
     backend = Tokenizer(models.BPE())
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
     digits = [pre_tokenizers.Digits(individual_digits=True)] if split_digits else []
@@ -60,7 +90,7 @@ def train_tokenizer(
         tokenizer_object=backend, bos_token="<s>", eos_token="</s>", clean_up_tokenization_spaces=False
     )
     tokenizer.save_pretrained(output)
-    print(f"Tokenizer of {len(tokenizer):,} tokens, trained on {texts.bytes:,} bytes: {output}")
+    return f"Tokenizer of {len(tokenizer):,} tokens, trained on {texts.bytes:,} bytes"
 
 
 class _Texts:

@@ -1,18 +1,129 @@
 """Records that a stranger may have written: checked before anything is made of them."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 from lit_pi.errors import UserError, shown
 
-FIELDS: dict[str, type] = {
-    "kind": str, "evaluation": str, "stage": str, "step": int
+
+class Kind(NamedTuple):
+    """The kind of a value.
+
+    Attributes:
+        name: what people call it.
+        holds: whether a value is one.
+    """
+
+    name: str
+    holds: Callable[[Any], bool]
+
+
+class OrNone(NamedTuple):
+    """A value of a shape, or null."""
+
+    shape: Any
+
+
+class ByName(NamedTuple):
+    """A mapping from any names to values of a shape."""
+
+    shape: Any
+
+
+def _whole(least: int, below: int) -> Kind:
+    return Kind("a whole number there can be", lambda value: type(value) is int and least <= value < below)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)
+
+
+TEXT = Kind("a text", lambda value: isinstance(value, str))
+NAME = Kind("a name", lambda value: isinstance(value, str) and bool(value.strip()))
+FLAG = Kind("true or false", lambda value: isinstance(value, bool))
+COUNT, LENGTH, PLACE = _whole(0, 2**63), _whole(1, 2**63), _whole(0, 1000)
+NUMBER = Kind("a number", _is_number)
+PERPLEXITY = Kind("a perplexity", lambda value: _is_number(value) and not value < 0)
+FILE = Kind("a file inside of the run", lambda value: isinstance(value, str) and not _leads_out(PurePath(value)))
+STAGE = Kind("fit, validate or test", lambda value: value in ("fit", "validate", "test"))
+MAPPING = Kind("a mapping", lambda value: isinstance(value, dict))
+
+INTERVAL = {"low": OrNone(NUMBER), "high": OrNone(NUMBER)}
+DOCUMENTS = INTERVAL | {"effective_documents": OrNone(NUMBER), "largest_share": OrNone(NUMBER)}
+UNCERTAINTY = DOCUMENTS | dict.fromkeys(
+    ("sampling_low", "sampling_high", "effective_blocks", "largest_block_share"), OrNone(NUMBER)
+)
+SHARE = {"n": COUNT, "correct": COUNT, "accuracy": NUMBER, "low": NUMBER, "high": NUMBER}
+PROTOCOL = {"position": MAPPING, "rope": {"original_context": LENGTH}, "checkpoint": OrNone(TEXT)}
+COMMON: dict[str, Any] = {
+    "kind": NAME, "class_path": TEXT, "evaluation": NAME, "stage": STAGE, "step": COUNT, "partial": FLAG,
+    "failed": TEXT, "trained_on": OrNone({"documents": COUNT, "of": COUNT}), "table": OrNone(FILE),
+    "protocol": PROTOCOL,
 }  # fmt: skip
-"""Fields that every record has."""
+"""Fields of every record that has them; those of `ALWAYS` every record has."""
+ALWAYS = ("kind", "evaluation", "stage", "step")
+OWN: dict[str, dict[str, Any]] = {
+    "perplexity_curve": {
+        "protocol": {
+            "stride": OrNone(COUNT),
+            "bos": TEXT,
+            "documents": COUNT,
+            "attention_kernel": TEXT,
+            "compute_dtype": TEXT,
+            "one_forward_for_all_context_lengths": FLAG,
+            "reproduces": OrNone({"name": TEXT, "definition": TEXT, "source": TEXT}),
+            "sampling_precision": OrNone(NUMBER),
+            "sampling": OrNone({"num_windows": COUNT, "of": COUNT, "seed": COUNT, "estimate": TEXT}),
+        },
+        "definition": TEXT,
+        "sampling_unsettled": OrNone(TEXT),
+        "curve": [
+            UNCERTAINTY | {"context_length": LENGTH, "perplexity": PERPLEXITY, "token_nll": NUMBER, "tokens": COUNT}
+        ],
+        "definitions": ByName([UNCERTAINTY | {"context_length": LENGTH, "value": NUMBER, "documents": COUNT}]),
+        "context_gain": [UNCERTAINTY | {"context_length": LENGTH, "shortest": LENGTH, "gain": NUMBER}],
+        "positions": [
+            {
+                "context_length": LENGTH,
+                "buckets": [{"start": COUNT, "stop": COUNT, "token_nll": NUMBER, "tokens": COUNT}],
+            }
+        ],
+        "bits_per_byte_left_out": OrNone(TEXT),
+    },
+    "passkey": {
+        "protocol": {"mode": TEXT},
+        "cells": [
+            SHARE
+            | {"context_length": LENGTH, "cell": PLACE, "nominal_distance": COUNT, "distance": NUMBER, "depth": NUMBER}
+            | {"log_probability": OrNone(NUMBER), "token_accuracy": OrNone(NUMBER)}
+        ],
+        "lengths": [
+            SHARE
+            | {"context_length": LENGTH, "k_max": OrNone(ByName(COUNT))}
+            | {"nearest_missed": OrNone(COUNT), "furthest_found": OrNone(COUNT)}
+        ],
+    },
+    "multiple_choice": {"protocol": {"normalisation": TEXT}, "accuracies": [SHARE | {"normalisation": TEXT}]},
+    "decode_consistency": {
+        "consistent": FLAG,
+        "tolerance": NUMBER,
+        "tokens": COUNT,
+        "max_difference": OrNone(NUMBER),
+        "mean_difference": OrNone(NUMBER),
+    },
+    "summarization": {
+        "protocol": {"documents_cut": ByName(COUNT)},
+        "summaries": COUNT,
+        "documents": COUNT,
+        "measures": [DOCUMENTS | {"measure": TEXT, "mean": NUMBER, "seed_deviation": OrNone(NUMBER)}],
+    },
+}
+"""Fields of the records of each kind."""
 
 
 def check_records(path: Path, records: Any) -> list[dict[str, Any]]:
-    """Check what every record has: its fields, files inside of the run, and figures that there can be.
+    """Check that what records hold is of the types that tables and pictures are made of, and that files lie in the run.
 
     Args:
         path: the results file.
@@ -27,28 +138,40 @@ def check_records(path: Path, records: Any) -> list[dict[str, Any]]:
     if not isinstance(records, list):
         raise _refusal(path, "`records` is no list")
     for number, record in enumerate(records):
-        where = f"record {number}"
         if not isinstance(record, dict):
-            raise _refusal(path, f"{where} is `{shown(record)}`")
-        for field, kind in FIELDS.items():
-            if not isinstance(record.get(field), kind):
-                raise _refusal(path, f"{where} has no `{field}`")
-        protocol = record.get("protocol", {})
-        if not isinstance(protocol, dict) or not isinstance(protocol.get("position", {}), dict):
-            raise _refusal(path, f"{where} does not say its position strategy")
-        _check_inside(path, where, record)
+            raise _refusal(path, f"record {number} is `{shown(record)}`")
+        if missing := [field for field in ALWAYS if field not in record]:
+            raise _refusal(path, f"record {number} has no `{missing[0]}`")
+        own = OWN.get(str(record["kind"]), {})
+        shape = COMMON | own | {"protocol": PROTOCOL | own.get("protocol", {})}
+        if (wrong := next(_wrong(record, shape, ""), None)) is not None:
+            raise _refusal(path, f"in record {number} {wrong}")
     return records
 
 
-def _check_inside(path: Path, where: str, value: Any, key: str = "") -> None:
-    if key == "table" and isinstance(value, str) and (PurePath(value).is_absolute() or ".." in PurePath(value).parts):
-        raise _refusal(path, f"{where} names the file {shown(value)}, which lies outside of the run")
-    if key == "perplexity" and isinstance(value, int | float) and value < 0:
-        raise _refusal(path, f"{where} has a perplexity of {value}, which no model has")
-    for name, inner in value.items() if isinstance(value, dict) else ():
-        _check_inside(path, where, inner, str(name))
-    for inner in value if isinstance(value, list) else ():
-        _check_inside(path, where, inner)
+def _wrong(value: Any, shape: Any, place: str) -> Iterator[str]:
+    """Say where a value is not of a shape; fields that a mapping lacks are missed where they are read."""
+    if isinstance(shape, OrNone):
+        yield from () if value is None else _wrong(value, shape.shape, place)
+    elif isinstance(shape, Kind):
+        if not shape.holds(value):
+            yield f"`{shown(place)}` is {shown(value)}, which is not {shape.name}"
+    elif isinstance(shape, list):
+        if not isinstance(value, list):
+            yield f"`{shown(place)}` is {shown(value)}, which is not a list"
+            return
+        for number, inner in enumerate(value):
+            yield from _wrong(inner, shape[0], f"{place}.{number}")
+    elif not isinstance(value, dict):
+        yield f"`{shown(place)}` is {shown(value)}, which is not a mapping"
+    else:
+        fields = dict.fromkeys(value, shape.shape) if isinstance(shape, ByName) else shape
+        for field in filter(fields.__contains__, value):
+            yield from _wrong(value[field], fields[field], f"{place}.{field}".removeprefix("."))
+
+
+def _leads_out(path: PurePath) -> bool:
+    return path.is_absolute() or ".." in path.parts
 
 
 def _refusal(path: Path, reason: str) -> UserError:

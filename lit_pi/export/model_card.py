@@ -9,6 +9,7 @@ import transformers
 from huggingface_hub import ModelCard, ModelCardData
 
 from lit_pi import __version__
+from lit_pi.errors import UserError, shown
 from lit_pi.evaluations.tables import in_markdown
 from lit_pi.export.origin import Origin
 from lit_pi.export.verification import Verified
@@ -111,24 +112,32 @@ def _training(origin: Origin | None) -> str:
 def _evaluation(exported: Exported) -> str:
     if exported.origin is None:
         return "Nothing was measured where the model was written."
-    parts = []
-    for record in exported.origin.results(exported.position):
-        partial = ", of a part of the batches" if record["partial"] else ""
-        if record["kind"] == "perplexity_curve":
-            rows = [
-                (f"{point['context_length']:,}", f"{point['perplexity']:.3f}", f"{point['tokens']:,}")
-                for point in record["curve"]
-            ]
-            header = ("context length (tokens)", "perplexity", "tokens scored")
-            known = record["protocol"].get("reproduces")
-            named = "" if known is None else f", protocol {known['name']}"
-            parts.append(
-                f"Perplexity on {in_markdown(record['evaluation'])}{named}{partial}:\n\n{_table(header, rows)}"
-            )
-        else:
-            what = in_markdown(f"{record['evaluation']} ({record['kind']}{partial})")
-            parts.append(f"`results.json` of the run has {what}.")
+    parts = map(_measured, exported.origin.results(exported.position))
     return "\n\n".join(parts) or "The run has no result of this model with this strategy."
+
+
+def _measured(record: dict[str, Any]) -> str:
+    """Say what one evaluation found.
+
+    Raises:
+        UserError: a stranger's record lacks it.
+    """
+    try:
+        partial = ", of a part of the batches" if record["partial"] else ""
+        if record["kind"] != "perplexity_curve":
+            found = f"{record['evaluation']} ({record['kind']}{partial})"
+            return f"`results.json` of the run has {in_markdown(found)}."
+        rows = [
+            (f"{point['context_length']:,}", f"{point['perplexity']:.3f}", f"{point['tokens']:,}")
+            for point in record["curve"]
+        ]
+        known = record["protocol"].get("reproduces")
+        named = "" if known is None else f", protocol {known['name']}"
+    except KeyError as error:
+        evaluation = shown(record["evaluation"])
+        raise UserError(f"the run's results of {evaluation} lack {error}: test again, or remove them") from error
+    header = ("context length (tokens)", "perplexity", "tokens scored")
+    return f"Perplexity on {in_markdown(record['evaluation'])}{named}{partial}:\n\n{_table(header, rows)}"
 
 
 def _use(name: str, exported: Exported) -> str:

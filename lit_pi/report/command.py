@@ -76,7 +76,9 @@ def _telling(owner: type[Evaluation], records: Mapping[str, Records]) -> Iterato
     """Say whose records lack what their class makes tables and pictures of: anyone may have written them."""
     try:
         yield
-    except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
+    except UserError:
+        raise
+    except (LookupError, TypeError, AttributeError, ArithmeticError, ValueError) as error:
         if not owner.__module__.startswith("lit_pi."):
             raise  # a mistake in a class of one's own is found by its traceback
         runs = sorted({str(run.directory) for each in records.values() for run in each})

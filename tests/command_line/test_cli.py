@@ -1,5 +1,6 @@
 """The command line as a person types it."""
 
+import errno
 import json
 import shlex
 import subprocess
@@ -15,6 +16,7 @@ import torch
 import yaml
 from lightning.pytorch import LightningDataModule
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers import PreTrainedTokenizerFast
 
 from lit_pi import __version__
 from lit_pi import datamodules as data_modules
@@ -221,7 +223,7 @@ def test_mistakes_are_one_sentence_and_status_2(refused: Callable[..., str], tmp
         (
             *fit,
             "--model.position=mine.Nope",
-        ): "model.position is mine.Nope, and there is no such class or file: No",
+        ): "model.position is mine.Nope, which needs mine: install it, or",
         (*fit, "--model.position=torch.nn.Linear"): "does not correspond to a subclass of PositionStrategy",
         (
             *fit,
@@ -318,7 +320,7 @@ def test_shell_completion_knows_the_subcommands(capsys: pytest.CaptureFixture[st
 def test_an_optimizer_that_is_not_installed_is_one_sentence(refused: Callable[..., str]) -> None:
     words = ["--config=configs/experiment/demo_pretrain.yaml", "--model.optimizer=configs/optimizer/adamw_8bit.yaml"]
     said = refused("fit", *words)
-    assert said == "lit-pi: error: model.optimizer is torchao.optim.AdamW8bit, which needs torchao: install it"
+    assert said.startswith("lit-pi: error: model.optimizer is torchao.optim.AdamW8bit, which needs torchao: install it")
 
 
 @pytest.mark.parametrize(
@@ -342,7 +344,18 @@ def test_a_mistake_in_a_file_is_one_sentence_that_names_it(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
-def test_a_full_disk_is_one_sentence(refused: Callable[..., str], tmp_path: Path, texts: Path) -> None:
-    (tmp_path / "tokenizer_config.json").symlink_to("/dev/full")
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(
+    refused: Callable[..., str], tmp_path: Path, texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "tokenizer_config.json").write_text("{")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(PreTrainedTokenizerFast, "save_pretrained", save)
     words = ("--corpus=TextFiles", f"--corpus.train={texts / 'train'}", "--vocabulary_size=300")
-    assert "the disk is full" in refused("tokenizer", *words, f"--output={tmp_path}")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "x").write_text("mine")
+    for output in ("new/deep", "mine"):
+        assert "the disk is full" in refused("tokenizer", *words, f"--output={tmp_path / output}")
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "mine", tmp_path / "mine" / "x"]

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 
 from lit_pi.cli import LitPiCLI
 
@@ -78,21 +77,3 @@ def test_optimizers_and_schedulers_by_class_path_train(tmp_path: Path, tiny: lis
          "--model.scheduler={class_path: StepLR, init_args: {step_size: 1, gamma: 0.5}}"]
     )  # fmt: skip
     assert cli.trainer.optimizers[0].param_groups[0]["lr"] == 0.25
-
-
-def test_secrets_stay_out_of_saved_configurations(
-    tmp_path: Path, tiny: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    token = "hf_" + "a1B2" * 8
-    monkeypatch.setenv("PASSWORD_OF_MINE", "pass word 1")
-    logger = {
-        "class_path": "CSVLogger",
-        "init_args": {"save_dir": str(tmp_path / "logs"), "name": "${oc.env:PASSWORD_OF_MINE}", "version": token},
-    }
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"trainer": {"logger": logger}}))
-    where = f"--trainer.default_root_dir={tmp_path / 'run'}"
-    LitPiCLI(["fit", *tiny, where, "--trainer.max_steps=1", f"--config={tmp_path / 'mine.yaml'}"])
-    saved = (tmp_path / "run" / "fit.yaml").read_text()
-    assert "pass word 1" not in saved and token not in saved
-    assert yaml.safe_load(saved)["trainer"]["logger"]["init_args"]["name"] == "${oc.env:PASSWORD_OF_MINE}"
-    assert (tmp_path / "logs" / "pass word 1" / token).is_dir()

@@ -1,5 +1,6 @@
 """Slips of a person at the keyboard: one sentence that names what, where and what to do, and status 2."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from safetensors import SafetensorError
 
 from lit_pi.cli import LitPiCLI
 from lit_pi.command_line.mistakes import mistake_behind
+from lit_pi.files import beside
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -30,8 +32,17 @@ SLIPS = {
     "--model.llm.config.attention_dropout=2": "attention_dropout of FromScratch is 2: it must be 0 or more and below 1",
     "--model.llm.config.hidden_size=0": "hidden_size of FromScratch is 0: it must be 1 or more",
     "--model.llm.config.num_key_value_heads=3": "FromScratch got 4 attention heads of size 8 over 3",
-    "--model.llm.config.hidden_act=foo": "config fields that do not make a model: KeyError: 'foo'",
-    "--model.llm.config.vocab_size=${nope}": "a `${...}` cannot be resolved: Interpolation key",
+    "--model.llm.config.hidden_act=foo": "hidden_act of FromScratch is foo, which a LLaMA does not have: it must",
+    "--model.llm.config.hidden_act=gelux": "is gelux, which a LLaMA does not have (did you mean `gelu`?)",
+    "--model.llm.config.hidden_act=[gelu]": "hidden_act of FromScratch is ['gelu'], which a LLaMA does not have",
+    "--model.llm.config.model_type=lama": "is lama, which a LLaMA does not have (did you mean `llama`?)",
+    "--model.llm.config.rope_parameters={rope_type: yarnn}": "is yarnn, which a LLaMA does not have (did you",
+    "--model.llm.config.rope_parameters={type: yarnn}": "rope_type of FromScratch is yarnn, which a LLaMA does not",
+    "--model.llm.config.hiden_size=8": "config field `hiden_size` (did you mean `hidden_size`?), which",
+    "--model.llm.config.vocab_size=${nope}": "in model.llm.init_args.config.vocab_size cannot be resolved: there is no "
+    "option nope; correct it",
+    "--data.seed=${oc.env:NOPE_OF_MINE}": "there is no environment variable NOPE_OF_MINE; set it",
+    "--data.seed=${nope:3}": "in data.seed cannot be resolved: Unsupported interpolation type nope",
     "--checkpoint.filename={": "checkpoint.filename is {, which is no template",
     "--checkpoint.filename=../x": "which leads elsewhere",
     "--seed_everything=99999999999999": "seed_everything is 99999999999999: it must be 0 or more and at most",
@@ -51,6 +62,16 @@ SLIPS = {
     "--data.predict=lit_pi.data.prompts.Prompts": "data.predict needs files: give --data.predict.files",
     "--data.context_length=1000000000": "it must be 8 or more and at most 16,777,216",
     "--model.llm.config={vocab_size: 1, vocab_size: 2}": "has the key `vocab_size` twice",
+    "--trainer.callbacks=[{class_path: none_of_mine.Mine}]": "which needs none_of_mine: install it, or begin with "
+    "PYTHONPATH=FOLDER for a module of one's own, such as PYTHONPATH=. for none_of_mine here",
+    "--trainer.logger={class: CSVLogger}": "names no class: give `class_path` and `init_args`",
+    "--model.position=PositionStrategy": "model.position is PositionStrategy, which is abstract",
+    "--model.position=configs/position/interpolat.yaml": "(did you mean `configs/position/interpolate.yaml`?)",
+    "--checkpoint.train_time_interval=xx": 'is xx, and must be of type timedelta: give a string with form "h:m:s"',
+    "--model.scheduler=OneCycleLR": "error: model.scheduler needs max_lr: give --model.scheduler.max_lr",
+    "--model.adapter=LoRAA": "there is no class or file of that name (did you mean `LoRA`?)",
+    "--ckpt_path=": "ckpt_path is empty: name a checkpoint, `last` or `auto`, or leave it out",
+    "--trainer.max_time=foo": "trainer.max_time is foo, which is no time: write days:hours:minutes:seconds",
     "--rope_guard.allow_strategy_change=Foo": "there is no position strategy of that name",
 }
 
@@ -58,6 +79,17 @@ SLIPS = {
 @pytest.mark.parametrize("option", SLIPS)
 def test_slips_are_told(option: str, tiny: list[str], tmp_path: Path, refused: Callable[..., str]) -> None:
     assert SLIPS[option] in refused("fit", *tiny, f"--trainer.default_root_dir={tmp_path}", option)
+
+
+def test_methods_that_a_class_lacks_are_named(
+    tmp_path: Path, tiny: list[str], refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "unfinished_of_mine.py").write_text(
+        "from lit_pi.positions import PositionStrategy\nclass Mine(PositionStrategy):\n    prefix_consistent = True\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    said = refused("fit", *tiny, "--model.position=unfinished_of_mine.Mine")
+    assert "model.position is unfinished_of_mine.Mine, which is abstract: write its `inv_freq`" in said
 
 
 def test_a_command_that_is_not_there_gets_the_nearest(refused: Callable[..., str]) -> None:
@@ -147,6 +179,18 @@ def test_standard_output_that_is_closed_or_full_stops_nothing(where: str, said: 
     assert (done.returncode, done.stderr[:60]) == (0, said[:60])
 
 
-def test_a_disk_that_weights_fill_is_full() -> None:
-    error = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-    assert mistake_behind(error) == "the disk is full: free space, or write elsewhere, and run again"
+@pytest.mark.parametrize(
+    ("error", "what"),
+    [(SafetensorError, "the file of weights"), (Exception, "the tokenizer")],
+    ids=["weights", "tokens"],
+)
+def test_a_disk_that_a_library_in_rust_fills_is_full(error: type[Exception], what: str) -> None:
+    raised = error("Error while serializing: I/O error: No space left on device (os error 28)")
+    said = f"the disk is full where {what} is written: free space, or write elsewhere, and run again"
+    assert mistake_behind(raised) == said
+
+
+def test_a_full_disk_is_told_with_its_path(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as full, beside(tmp_path / "mine"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert f"the disk is full where {tmp_path}/mine is written" in (mistake_behind(full.value) or "")

@@ -77,3 +77,12 @@ def test_a_hub_that_does_not_answer_is_told_at_once() -> None:
         kind, seconds, said = line.split(" ", 2)
         assert kind == "UserError" and "me/mine" in said
         assert float(seconds) < 5  # not a speed: how long a person waits for the sentence
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "5", "{", '{"model": {"type": "BPE"}}'])
+def test_a_tokenizer_json_of_something_else_is_called_that(content: str, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(
+        UserError, match=r"cannot load the tokenizer .* \(its tokenizer.json is damaged: .* line 1 column"
+    ):
+        load_tokenizer(str(tmp_path))

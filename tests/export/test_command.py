@@ -16,7 +16,7 @@ from windowed import windowed
 
 from lit_pi.cli import LitPiCLI
 from lit_pi.errors import UserError
-from lit_pi.export import command, stock, verification, writing
+from lit_pi.export import command, model_card, stock, verification, writing
 from lit_pi.export.origin import rebuilt
 from lit_pi.positions import Interpolate, PositionStrategy, Rope
 
@@ -144,6 +144,11 @@ def test_a_directory_that_transformers_cannot_load_is_one_sentence(
 
 
 @pytest.mark.usefixtures("in_this_process")
+def test_results_that_lack_what_the_card_says_are_told() -> None:
+    with pytest.raises(UserError, match="the run's results of texts lack 'curve': test again"):
+        model_card._measured({"kind": "perplexity_curve", "evaluation": "texts", "partial": False, "protocol": {}})
+
+
 @pytest.mark.parametrize("other", ["strategy", "step"])
 def test_the_model_card_does_not_take_over_what_something_else_reached(other: str, run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "run"

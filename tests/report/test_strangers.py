@@ -2,6 +2,8 @@
 
 import copy
 import json
+import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from rich.console import Console
 
 from lit_pi.cli import LitPiCLI
 from lit_pi.errors import UserError
+from lit_pi.evaluations.figures import Line, LinePanel, Picture, save
+from lit_pi.evaluations.records import SCHEMA_VERSION, load_records
 from lit_pi.evaluations.tables import Table
 from lit_pi.files import SEAL, file_name, write_sealed
 from lit_pi.report import report, write_tables
@@ -52,12 +56,29 @@ def sealed(directory: Path, content: dict[str, Any]) -> None:
 REFUSED: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "no record": (lambda record: record.clear(), "record 0 has no `kind`"),
     "no curve": (lambda record: record.pop("curve"), "are not what Perplexity writes"),
-    "another curve": (lambda record: record.update(curve=[1, 2]), "are not what Perplexity writes"),
-    "a step in words": (lambda record: record.update(step="a"), "record 0 has no `step`"),
-    "no strategy": (lambda record: record["protocol"].update(position=3), "does not say its position strategy"),
-    "a file elsewhere": (lambda record: record.update(table="/etc/passwd"), "which lies outside of the run"),
-    "a file above": (lambda record: record.update(table="../x.parquet"), "which lies outside of the run"),
-    "below zero": (lambda record: record["curve"][0].update(perplexity=-3), "has a perplexity of -3"),
+    "another curve": (lambda record: record.update(curve=[1, 2]), "in record 0 `curve.0` is 1, which is not a mapping"),
+    "a step in words": (lambda record: record.update(step="a"), "`step` is a, which is not a whole number"),
+    "a step below zero": (lambda record: record.update(step=-1), "`step` is -1, which is not a whole number"),
+    "a step that is true": (lambda record: record.update(step=True), "`step` is True, which is not a whole number"),
+    "a stage of none": (lambda record: record.update(stage="x\x1b"), "`stage` is x , which is not fit, validate or"),
+    "no name": (lambda record: record.update(evaluation=" "), "`evaluation` is  , which is not a name"),
+    "another kind": (lambda record: record.update(kind="mine"), "are of kind mine, which Perplexity does not write"),
+    "no strategy": (lambda record: record["protocol"].update(position=3), "`protocol.position` is 3, which is not a m"),
+    "a file elsewhere": (lambda record: record.update(table="/etc/passwd"), "which is not a file inside of the run"),
+    "a file above": (lambda record: record.update(table="../x.parquet"), "which is not a file inside of the run"),
+    "below zero": (lambda record: record["curve"][0].update(perplexity=-3), "is -3, which is not a perplexity"),
+    "a perplexity in words": (
+        lambda record: record["curve"][0].update(perplexity="low"),
+        "`curve.0.perplexity` is low",
+    ),
+    "an end in words": (lambda record: record["curve"][1].update(low="x"), "`curve.1.low` is x, which is not a number"),
+    "an endless number": (lambda record: record["curve"][0].update(token_nll=10**400), "which is not a number"),
+    "no context": (lambda record: record["curve"][0].update(context_length=0), "is 0, which is not a whole number"),
+    "a definition in words": (
+        lambda record: record["definitions"]["window_mean"][0].update(value="x"),
+        "`definitions.window_mean.0.value` is x",
+    ),
+    "a sampling in words": (lambda record: record["protocol"].update(sampling="x"), "`protocol.sampling` is x, which"),
     "a function": (lambda record: record.update(class_path="os.system"), "cannot be imported"),
     "a module that does things": (lambda record: record.update(class_path="this.d"), "cannot be imported"),
     "another class": (lambda record: record.update(class_path="torch.nn.Linear"), "which is no evaluation"),
@@ -72,6 +93,61 @@ def test_records_of_something_else_are_refused(
     with pytest.raises(UserError, match=said):
         report([forged(change)], tmp_path / "report")
     assert not (tmp_path / "report").exists()
+
+
+PASSKEY = {
+    "context_length": 64, "cell": 0, "nominal_distance": 8, "distance": 8.0, "depth": 0.5, "n": 2, "correct": 1,
+    "accuracy": 0.5, "low": 0.1, "high": 0.9, "log_probability": None, "token_accuracy": 0.5,
+}  # fmt: skip
+LENGTH = {
+    "context_length": 64, "n": 2, "correct": 1, "accuracy": 0.5, "low": 0.1, "high": 0.9, "k_max": {"20": 8},
+    "nearest_missed": None, "furthest_found": 8,
+}  # fmt: skip
+DECODED = {"consistent": True, "tolerance": 1e-3, "tokens": 8, "max_difference": 1e-5, "mean_difference": None}
+ANSWERED = {"normalisation": "characters", "n": 2, "correct": 1, "accuracy": 0.5, "low": 0.1, "high": 0.9}
+MEASURE = {
+    "measure": "rouge1", "mean": 1.0, "low": None, "high": None, "effective_documents": None, "largest_share": None,
+    "seed_deviation": None,
+}  # fmt: skip
+OTHERS: dict[str, dict[str, Any]] = {
+    "passkey": {"cells": [PASSKEY], "lengths": [LENGTH]},
+    "decode_consistency": DECODED,
+    "multiple_choice": {"accuracies": [ANSWERED]},
+    "summarization": {"summaries": 2, "documents": 1, "measures": [MEASURE]},
+}
+
+
+def fields(value: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Places of all values that are neither mappings nor lists."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    return [place] if inner is None else [found for key, each in inner for found in fields(each, (*place, key))]
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_every_field_of_every_evaluation_has_its_type(kind: str, tmp_path: Path) -> None:
+    """A value of another type, wherever it stands, is told by its place."""
+    common = {"kind": kind, "evaluation": "e", "stage": "test", "step": 0, "protocol": {"position": {"class": "X"}}}
+    sealed(tmp_path, {"schema_version": SCHEMA_VERSION, "records": [common | OTHERS[kind]]})
+    assert load_records(tmp_path)
+    for place in fields(OTHERS[kind]):
+        record = copy.deepcopy(common | OTHERS[kind])
+        *above, last = place
+        holder: Any = record
+        for key in above:
+            holder = holder[key]
+        holder[last] = [3]
+        sealed(tmp_path, {"schema_version": SCHEMA_VERSION, "records": [record]})
+        with pytest.raises(UserError, match=re.escape(f"`{'.'.join(map(str, place))}` is [3], which is not")):
+            load_records(tmp_path)
+
+
+def test_pictures_print_nothing_that_steers_a_terminal(tmp_path: Path) -> None:
+    line = Line("a\x1b[31m", [1, 2], [1, 2])
+    panel = LinePanel([line], "t\x1b[31m", "x\x1b[31m", "y\x1b[31m")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        save(Picture("p\x1b[31m", [panel], legend="l\x1b[31m"), tmp_path, "picture")
+    assert not [str(warning.message) for warning in said if "\x1b" in str(warning.message)]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Literal
 
 from matplotlib.lines import Line2D
 
+from lit_pi.errors import printable
 from lit_pi.evaluations.figures import LinePanel, Numbers, Picture
 
 SYMBOLS = "os^Dvp*X"
@@ -61,8 +62,8 @@ def finite(values: Numbers) -> list[float]:
 
 
 def plain(text: str) -> str:
-    """A text with its dollars as they are, between which matplotlib would set a formula."""
-    return text.replace("$", r"\$")
+    """A text of anyone on one line, with its dollars as they are, between which matplotlib would set a formula."""
+    return printable(text).replace("$", r"\$")
 
 
 def inches(letters: float, points: float = TICK_POINTS) -> float:

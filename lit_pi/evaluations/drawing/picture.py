@@ -70,4 +70,4 @@ def _legend(figure: Figure, pens: Pens, title: str) -> None:
 
 def _wrapped(text: str, width: float, points: float) -> str:
     """A text in lines that a width in inches holds."""
-    return plain("\n".join(textwrap.wrap(text, max(10, int(width / inches(1, points))))))
+    return "\n".join(map(plain, textwrap.wrap(text, max(10, int(width / inches(1, points))))))

@@ -9,7 +9,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
 
-from lit_pi.errors import UserError
+from lit_pi.errors import UserError, shown
 from lit_pi.files import check_fetched
 from lit_pi.models.sources.weight_files import find
 
@@ -38,6 +38,9 @@ def config_of(model: str, here: bool) -> PreTrainedConfig:
         raise
     except Exception as error:  # a config may say anything, and transformers checks little of it
         raise unreadable(model, here, error) from error
+    named = config.architectures
+    if named is not None and not (isinstance(named, list) and all(isinstance(name, str) for name in named)):
+        raise UserError(f"the {CONFIG_NAME} of {model} has `architectures` {named!r}: it must be a list of names")
     for part in (config, config.get_text_config()):
         found = (getattr(part, name, None) for name in ("quantization_config", "compression_config"))
         if (quantisation := next((each for each in found if each is not None), None)) == {}:
@@ -61,6 +64,13 @@ def unreadable(model: str, here: bool, error: Exception) -> UserError:
             f"cannot load the model {model}: its config names code of its own (auto_map), which is never run: take "
             "one whose classes transformers has"
         )
+    if isinstance(error, StrictDataclassError) and (field := _OF_ANOTHER_TYPE.search(str(error))):
+        name, kind, *values = field.groups()
+        value, wanted = (
+            next(filter(None, values)),
+            f"it must be of type {kind}" if kind else "it may not be of this type",
+        )
+        return UserError(f"the {CONFIG_NAME} of {model} has `{name}` {shown(value)}: {wanted}; correct it")
     where = "in this directory" if Path(model).is_dir() else "on this machine" if here else "on the hub"
     lines = [line.strip() for line in str(error).splitlines()] or [""]
     reason = " ".join(lines) if isinstance(error, StrictDataclassError) else lines[0]
@@ -71,6 +81,10 @@ def unreadable(model: str, here: bool, error: Exception) -> UserError:
     return UserError(f"cannot load the model {model}: nothing that transformers can read is {where} ({reason}{blamed})")
 
 
+_OF_ANOTHER_TYPE = re.compile(
+    r"Field '(\w+)' (?:expected (\w+), got \w+ \(value: (.*)\)|with value (.*?) doesn't match any type)"
+)
+"""How huggingface_hub says that a field has a value of another type."""
 _COUNTS = re.compile(r"num_|_size|_dim$|_factor$|^factor|theta|max_position")
 """Names of fields whose numbers are positive."""
 

@@ -10,8 +10,10 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import LlamaConfig, PreTrainedConfig, PreTrainedModel
+from transformers.activations import ACT2FN
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from lit_pi.errors import UserError
+from lit_pi.errors import UserError, nearest, shown
 from lit_pi.gguf_file import is_gguf, read_header
 from lit_pi.hub import hub_offers
 from lit_pi.models.sources.checkpoint import (
@@ -44,6 +46,8 @@ FIELDS = {
     "rms_norm_eps": Range(0),
 }
 """Ranges of fields of `LlamaConfig`."""
+NAMES = {"model_type": {"llama"}, "hidden_act": ACT2FN.keys(), "rope_type": {"default", *ROPE_INIT_FUNCTIONS}}
+"""Names that fields of `LlamaConfig` and of its `rope_parameters` may be."""
 
 
 class ModelSource(ABC):
@@ -101,8 +105,10 @@ class FromScratch(ModelSource):
         if size is None and not config:
             raise UserError("FromScratch got nothing to build: give a `size` (7b, ...) or `config` fields")
         fields = {**(LLAMA_SIZES[size] if size else {}), **(config or {})}
-        if unknown := sorted(fields.keys() - LlamaConfig().to_dict().keys()):
-            raise UserError(f"FromScratch got config field `{unknown[0]}`, which LlamaConfig does not have")
+        if unknown := sorted(fields.keys() - (known := LlamaConfig().to_dict()).keys()):
+            likely = nearest(unknown[0], known)
+            raise UserError(f"FromScratch got config field `{unknown[0]}`{likely}, which LlamaConfig does not have")
+        self._check_names(fields)
         for field, allowed in FIELDS.items():
             if isinstance(value := fields.get(field), int | float):
                 allowed.check(f"{field} of FromScratch", value)
@@ -115,10 +121,19 @@ class FromScratch(ModelSource):
             raise
         except Exception as error:  # fields may hold anything
             reason = (str(error).splitlines() or [""])[-1].strip().removeprefix("ValueError: ")
-            known = isinstance(error, (StrictDataclassError, ValueError))
-            reason = reason if known else f"{type(error).__name__}: {reason}"
+            sentence = isinstance(error, (StrictDataclassError, ValueError))
+            reason = reason if sentence else f"{type(error).__name__}: {reason}"
             raise UserError(f"FromScratch got config fields that do not make a model: {reason}") from error
         self._check_heads(self.config.to_dict())
+
+    def _check_names(self, fields: Mapping[str, Any]) -> None:
+        given = fields.get("rope_parameters")
+        rope = dict(given) if isinstance(given, Mapping) else {}
+        said = {**fields, **({"rope_type": rope["type"]} if "type" in rope else {}), **rope}
+        for field, names in NAMES.items():
+            if field in said and str(said[field]) not in names:
+                likely = nearest(str(said[field]), names) or f": it must be one of {', '.join(sorted(names))}"
+                raise UserError(f"{field} of FromScratch is {shown(said[field])}, which a LLaMA does not have{likely}")
 
     def _check_heads(self, fields: Mapping[str, Any]) -> None:
         heads, groups, dim = (fields[name] for name in ("num_attention_heads", "num_key_value_heads", "head_dim"))

@@ -7,15 +7,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from lit_pi.errors import UserError
+from lit_pi.files import check_fetched
 from lit_pi.models.attention.attend import ATTENTION
 from lit_pi.models.sources.checkpoint import SavedCheckpoint
 from lit_pi.models.sources.filling import Filling
 from lit_pi.models.sources.finite import check_finite
 from lit_pi.models.sources.fitted import Misfits, fitted
 from lit_pi.models.sources.stored import Stored
-from lit_pi.models.sources.weight_files import weights_of
+from lit_pi.models.sources.weight_files import find, weights_of
 from lit_pi.ranges import Range
 
 
@@ -78,14 +80,15 @@ class Opened(NamedTuple):
             attn_implementation=ATTENTION,
         )
         llm.name_or_path = llm.config.name_or_path = str(self.place)
-        try:
-            llm.generation_config = GenerationConfig.from_pretrained(self.place, local_files_only=True)
-        except OSError:
-            pass  # there is none, and transformers' own stays
-        except Exception as error:
-            raise UserError(
-                f"the generation_config.json of {self.place} cannot be read ({type(error).__name__}): mend or remove it"
-            ) from error
+        if (file := find(str(self.place), GENERATION_CONFIG_NAME, here=True)) is not None:
+            check_fetched(file)
+            try:
+                llm.generation_config = GenerationConfig.from_pretrained(self.place, local_files_only=True)
+            except Exception as error:
+                raise UserError(
+                    f"the {GENERATION_CONFIG_NAME} of {self.place} cannot be read ({type(error).__name__}): mend or "
+                    "remove it"
+                ) from error
         check_finite(self.place, llm.named_parameters())
         return llm
 

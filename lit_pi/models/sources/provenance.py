@@ -11,7 +11,7 @@ from lit_pi.errors import UserError
 from lit_pi.models.sources.fitted import silent
 from lit_pi.positions import FULL_ATTENTION, ByLayer, Extrapolate, FromConfig, LayerRotations, PositionStrategy, Rope
 from lit_pi.positions.by_layer import is_by_kind, of_kinds
-from lit_pi.ranges import Range
+from lit_pi.ranges import MOST_TOKENS, Range
 
 KEY = "lit_pi"
 """Entry that lit_pi adds to a config: `rope` of pre-training, `position` in effect, and `refusal` (see below)."""
@@ -240,19 +240,18 @@ def _rope(
     """The embedding of layers with these parameters, in a model whose kinds of layers have those."""
     if "rope_theta" not in parameters:
         raise _without_rope(config)
+    model = f"the {config.model_type} model {config.name_or_path}".rstrip()
     if not isinstance(theta := parameters["rope_theta"], int | float) or not theta > 0:
-        raise UserError(
-            f"the config of the {config.model_type} model has rope_theta {theta!r}: it must be a positive number"
-        )
+        raise UserError(f"the config of {model} has rope_theta {theta!r}: it must be a positive number")
     kind, assumed = parameters.get("rope_type", "default"), False
     if original_context is None and kind != "dynamic":  # which stretches from max_position_embeddings
         original_context, assumed = _original_context(config, kinds)
     if original_context is None:
         original_context = config.max_position_embeddings
-    if not isinstance(original_context, int) or original_context < 1:
+    if not isinstance(original_context, int) or not 1 <= original_context <= MOST_TOKENS:
         raise UserError(
-            f"the context of the {config.model_type} model is {original_context} tokens: give its config a positive "
-            "whole number of max_position_embeddings"
+            f"the context of {model} is {original_context} tokens: give its config a positive "
+            f"whole number of max_position_embeddings, at most {MOST_TOKENS:,}"
         )
     head_dim = head_dim_of(config)
     # The `proportional` type turns a part of the frequencies, the others a part of the dimensions.

@@ -127,6 +127,18 @@ DAMAGED: dict[str, tuple[str, Change, str]] = {
         said(rope_parameters={"rope_type": "linear", "factor": "4"}),
         r"config.json has `factor` '4'\)",
     ),
+    "a number in quotes": ("plain", said(hidden_size="8"), "has `hidden_size` '8': it must be of type int; correct it"),
+    "a token in words": (
+        "plain",
+        said(eos_token_id="a"),
+        "has `eos_token_id` 'a': it may not be of this type; correct it",
+    ),
+    "a number of architectures": ("plain", said(architectures=5), "has `architectures` 5: it must be a list of names"),
+    "a context of terabytes": (
+        "plain",
+        said(max_position_embeddings=10**12),
+        "the context of .* is 1000000000000 tokens",
+    ),
     "an empty quantisation": ("plain", said(quantization_config={}), "has an empty quantization_config"),
     "a pickle of more": ("plain", pickled({"a": torch.ones(1), "b": 1}), "it is no mapping of names to tensors"),
     "a shard is absent": (
@@ -190,9 +202,10 @@ def test_pickled_weights_are_read_and_what_else_a_pickle_does_is_not_done(
     assert not (tmp_path / "run").exists()
 
 
-def test_settings_of_generation_that_cannot_be_read_are_told(models: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["[]", "{", ""])
+def test_settings_of_generation_that_cannot_be_read_are_told(text: str, models: Path, tmp_path: Path) -> None:
     shutil.copytree(models / "plain", tmp_path / "m")
-    (tmp_path / "m" / "generation_config.json").write_text("[]")
+    (tmp_path / "m" / "generation_config.json").write_text(text)
     with pytest.raises(UserError, match=r"the generation_config.json of .* cannot be read"):
         at_once(tmp_path / "m")
 

@@ -1,10 +1,13 @@
 """Runs and models bring their tokenizers to every command."""
 
 import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import lit_pi
@@ -16,6 +19,7 @@ from lit_pi.export import command
 from lit_pi.models import Pretrained
 from lit_pi.models.sources.checkpoint import read_content
 from lit_pi.models.sources.in_memory import InMemory
+from lit_pi.models.sources.own_tokenizer import fit_of
 from lit_pi.models.sources.provenance import KEY
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -103,3 +107,26 @@ def test_a_directory_is_measured_with_its_own(
         lit_pi.perplexity_curve(model, load_tokenizer("bytes"), "a text", [8], 4)
     with pytest.raises(UserError, match="no model at"):
         Pretrained(str(tmp_path / "nowhere")).tokenizer()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"model": 3}, "says `model: 3`"),
+        ({"model": {"llm": 5}}, "says `model.llm: 5`"),
+        ({"model": {"llm": {"init_args": [1]}}}, "says `model.llm.init_args: "),
+        ({"model": {"llm": {}, "train_positions": {"init_args": {"target_context": "long"}}}}, "target_context: long`"),
+        ({"data": {"context_length": True, "packing": "packed"}}, "says `data.context_length: True`"),
+        ({"data": {"context_length": 8, "packing": "packed", "train": {}}}, "says `data.train.class_path: None`"),
+        (None, "holds nothing and no configuration"),
+        ("word", "holds `word` and no configuration"),
+    ],
+)
+def test_a_configuration_of_something_else_is_told(change: Any, said: str, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    good = {"model": {"llm": {}}, "data": {"context_length": 8, "packing": "packed", "train": None}}
+    (tmp_path / "fit.yaml").write_text(yaml.safe_dump(good))
+    assert fit_of(tmp_path / "checkpoints" / "x.ckpt") == good
+    (tmp_path / "fit.yaml").write_text(yaml.safe_dump(good | change if isinstance(change, dict) else change))
+    with pytest.raises(UserError, match=re.escape(said)):
+        fit_of(tmp_path / "checkpoints" / "x.ckpt")
