@@ -4,6 +4,10 @@ import os
 import sys
 
 from lit_pi import __version__
+from lit_pi.errors import chain_of
+
+NO_TEMPORARY = "No usable temporary directory"
+"""Words of Python's `tempfile`, which packages ask while they are imported."""
 
 
 def main() -> None:
@@ -20,6 +24,16 @@ def main() -> None:
     except KeyboardInterrupt:
         print("lit-pi: stopped by Ctrl-C", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        found = (each.strerror for each in chain_of(error) if isinstance(each, FileNotFoundError) and each.strerror)
+        if (said := next((words for words in found if NO_TEMPORARY in words), None)) is None:
+            raise
+        print(
+            f"lit-pi: error: {said}: free space there, let files grow (ulimit -f unlimited), or name another folder in "
+            "the environment variable TMPDIR",
+            file=sys.stderr,
+        )
+        sys.exit(2)
 
 
 if __name__ == "__main__":

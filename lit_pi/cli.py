@@ -38,7 +38,7 @@ from lit_pi.callbacks import (
     Throughput,
 )
 from lit_pi.command_line.doors import check_classes, check_template
-from lit_pi.command_line.mistakes import mistake_behind
+from lit_pi.command_line.mistakes import mistake_behind, mistakes_of_threads
 from lit_pi.command_line.numbers import check_numbers
 from lit_pi.command_line.output import going_on_unread
 from lit_pi.command_line.parser import MODE, Parser
@@ -244,6 +244,7 @@ class LitPiCLI(LightningCLI):
         with (
             SIGNALS.heard(),
             told(run, subcommand),
+            mistakes_of_threads(),
             watched(lambda: getattr(launcher, "procs", ()), lambda reason: note(run, state="failed", reason=reason)),
         ):
             super()._run_subcommand(subcommand)

@@ -3,6 +3,9 @@
 import errno
 import os
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
@@ -32,6 +35,28 @@ def mistake_behind(error: BaseException | None) -> str | None:
         if isinstance(each, MemoryError) or any(sign in str(each) for sign in NO_MEMORY):
             return "there is too little memory: take a smaller model, batch or context, or a machine with more"
     return None
+
+
+@contextmanager
+def mistakes_of_threads() -> Iterator[None]:
+    """Raise the mistake that ended a thread, which prints no traceback, if the block does not end by one itself.
+
+    TensorBoard writes in a thread, which a full disk may end without the run's noticing.
+    """
+    met: list[BaseException] = []
+    before = threading.excepthook
+
+    def meet(args: threading.ExceptHookArgs) -> None:
+        if args.exc_value is not None and mistake_behind(args.exc_value):
+            met.append(args.exc_value)
+        else:
+            before(args)
+
+    threading.excepthook = meet
+    yield
+    if met:
+        raise met[0]
+    threading.excepthook = before  # but not after an error: the thread that met it may still be ending
 
 
 def _of_the_system(error: OSError) -> str | None:

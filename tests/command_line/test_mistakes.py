@@ -1,17 +1,25 @@
 """Slips of a person at the keyboard: one sentence that names what, where and what to do, and status 2."""
 
+import errno
 import os
+import resource
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from safetensors import SafetensorError
 
+from lit_pi.__main__ import main
 from lit_pi.cli import LitPiCLI
-from lit_pi.command_line.mistakes import mistake_behind
+from lit_pi.command_line.mistakes import mistake_behind, mistakes_of_threads
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -133,3 +141,49 @@ def test_a_reader_who_leaves_loses_nothing() -> None:
 def test_a_disk_that_weights_fill_is_full() -> None:
     error = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
     assert mistake_behind(error) == "the disk is full: free space, or write elsewhere, and run again"
+
+
+def test_what_ends_a_thread_is_told_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """As TensorBoard's thread, on a full disk."""
+    others: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", others.append)
+
+    def fail(error: Exception) -> None:
+        raise error
+
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    for error in (KeyError("a bug"), full):
+        with pytest.raises(OSError, match="No space left") if error is full else nullcontext(), mistakes_of_threads():
+            thread = threading.Thread(target=fail, args=(error,))
+            thread.start()
+            thread.join()
+    assert len(others) == 1 and "Traceback" not in capsys.readouterr().err
+
+
+def test_without_a_place_for_temporary_files_the_places_are_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """As packages ask for one while the command is imported."""
+    monkeypatch.setitem(sys.modules, "lit_pi.cli", SimpleNamespace(run=tempfile.gettempdir))
+    monkeypatch.setattr(sys, "argv", ["lit-pi", "report", "x"])
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "none")])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("lit-pi: error: No usable temporary directory found in ['") and "TMPDIR" in said
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("size", [0, 4096])
+def test_files_that_may_not_grow_are_one_sentence(size: int, tmp_path: Path, tiny: list[str]) -> None:
+    """No file at all, and a size that TensorBoard's thread meets."""
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    words = [sys.executable, "-m", "lit_pi", "fit", *tiny, "--trainer.max_steps=2", "--trainer.default_root_dir=run"]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    done = subprocess.run(words, cwd=tmp_path, env=environment, preexec_fn=limit, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("lit-pi: error: ") == 1 and "Traceback" not in done.stderr
