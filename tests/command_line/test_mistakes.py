@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from safetensors import SafetensorError
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from lit_pi.__main__ import main
 from lit_pi.cli import LitPiCLI
@@ -174,16 +175,27 @@ def test_without_a_place_for_temporary_files_the_places_are_named(
     assert said.startswith("lit-pi: error: No usable temporary directory found in ['") and "TMPDIR" in said
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("size", [0, 4096])
-def test_files_that_may_not_grow_are_one_sentence(size: int, tmp_path: Path, tiny: list[str]) -> None:
-    """No file at all, and a size that TensorBoard's thread meets."""
+def test_a_disk_that_is_full_for_tensorboard_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, tiny: list[str], tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    tracebacks: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", tracebacks.append)
+    monkeypatch.setattr(RecordWriter, "write", full)
+    assert "the disk is full" in refused(
+        "fit", *tiny, f"--trainer.default_root_dir={tmp_path}", "--trainer.max_steps=1"
+    )
+    assert not tracebacks
+
+
+@pytest.mark.long
+def test_files_that_may_not_grow_are_one_sentence(tmp_path: Path) -> None:
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
-    words = [sys.executable, "-m", "lit_pi", "fit", *tiny, "--trainer.max_steps=2", "--trainer.default_root_dir=run"]
-    environment = os.environ | {"TMPDIR": str(tmp_path)}
-    done = subprocess.run(words, cwd=tmp_path, env=environment, preexec_fn=limit, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.count("lit-pi: error: ") == 1 and "Traceback" not in done.stderr
+    words = [sys.executable, "-m", "lit_pi", "report", str(tmp_path)]
+    done = subprocess.run(words, cwd=tmp_path, preexec_fn=limit, capture_output=True, text=True)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "lit-pi: error: " in done.stderr
