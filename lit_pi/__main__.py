@@ -5,8 +5,12 @@ import sys
 
 from lit_pi import __version__
 from lit_pi.command_line.output import going_on_unread
+from lit_pi.errors import chain_of
 from lit_pi.runs.ranks import ending_with_parent, is_first
 from lit_pi.runs.signals import SIGNALS, Stopped
+
+NO_TEMPORARY = "No usable temporary directory"
+"""Words of Python's `tempfile`, which packages ask while they are imported."""
 
 
 @going_on_unread()
@@ -27,6 +31,16 @@ def main() -> None:
             print(f"lit-pi: {stop}", file=sys.stderr)
             sys.exit(stop.code)
         sys.exit(0)  # a launcher would take another status for a lost rank, and kill the first one
+    except Exception as error:
+        found = (each.strerror for each in chain_of(error) if isinstance(each, FileNotFoundError) and each.strerror)
+        if (said := next((words for words in found if NO_TEMPORARY in words), None)) is None:
+            raise
+        print(
+            f"lit-pi: error: {said}: free space there, let files grow (ulimit -f unlimited), or name another folder in "
+            "the environment variable TMPDIR",
+            file=sys.stderr,
+        )
+        sys.exit(2)
 
 
 if __name__ == "__main__":

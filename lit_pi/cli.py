@@ -39,7 +39,7 @@ from lit_pi.callbacks import (
 )
 from lit_pi.command_line.doors import check_classes, check_template
 from lit_pi.command_line.machines import check_machines
-from lit_pi.command_line.mistakes import mistake_behind
+from lit_pi.command_line.mistakes import mistake_behind, mistakes_of_threads
 from lit_pi.command_line.numbers import check_numbers
 from lit_pi.command_line.parser import MODE, Parser
 from lit_pi.command_line.run_config import RunConfig
@@ -247,6 +247,7 @@ class LitPiCLI(LightningCLI):
         with (
             SIGNALS.heard(),
             told(run, subcommand),
+            mistakes_of_threads(),
             watched(lambda: getattr(launcher, "procs", ()), lambda reason: note(run, state="failed", reason=reason)),
         ):
             super()._run_subcommand(subcommand)

@@ -7,6 +7,7 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALL
 
 import random
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -88,6 +89,7 @@ def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 
     def refuse(*words: str) -> str:
         monkeypatch.setattr(sys, "argv", ["lit-pi", *words])
+        monkeypatch.setattr(threading, "excepthook", threading.excepthook)
         with pytest.raises(SystemExit) as stop:
             run()
         assert stop.value.code == 2

@@ -50,7 +50,6 @@ def fit(*words: str, run: str = "run") -> Command:
 
 def measure(model: str, run: str) -> Command:
     words = ["--model.llm=Pretrained", f"--model.llm.path={model}", "--model.position=Extrapolate"]
-    words += ["--data.tokenizer=bytes"] if "exported" in model else []
     return Command(
         ["test", *QUIET, *words, CURVE, f"--trainer.default_root_dir={run}"], lambda folder: _curve(folder / run)
     )
@@ -59,8 +58,8 @@ def measure(model: str, run: str) -> Command:
 COMMANDS = {
     "fit": fit(),
     "prepare": Command(
-        ["prepare", "--corpus=TextFiles", "--corpus.train=texts/train", "--corpus.test=texts/test",
-         "--tokenizer=bytes"],
+        ["prepare", "--corpus=TextFiles", "--corpus.train=texts/test", "--corpus.test=texts/train",
+         "--tokenizer=bytes"],  # the base has stores of the texts the other way round
         lambda folder: _stores(folder / "cache"),
     ),
     "test": measure("base/run", "tested"),
@@ -131,7 +130,7 @@ def asked(
 
 def one_sentence(done: subprocess.CompletedProcess[str]) -> bool:
     """Whether a command ended as a mistake or a fault should: told in one line, without a traceback."""
-    return done.returncode in (1, 2) and "lit-pi: error: " in done.stderr and "Traceback" not in done.stderr
+    return done.returncode in (1, 2) and done.stderr.count("lit-pi: error: ") == 1 and "Traceback" not in done.stderr
 
 
 def _weights(run: Path) -> str:

@@ -8,7 +8,9 @@ import signal
 import stat
 import subprocess
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from commands import COMMANDS, Command, asked, fit, fresh, measure, one_sentence, start
 
@@ -33,29 +35,43 @@ KINDS: dict[str, tuple[str, Command]] = {
 }  # fmt: skip
 """Files, and the command that reads them."""
 
+LOST = {
+    "rank": fit("--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.max_steps=400", run="lost"),
+    "reader": fit("--data.num_workers=2", "--trainer.max_steps=400", run="lost"),
+}
+"""Commands of several processes, by the one that they lose."""
 
-def kill(name: str, base: Path, folder: Path, chance: random.Random, seconds: float, expected: str) -> tuple[str, str]:
+
+class Whole(NamedTuple):
+    """A command without a fault: how long it takes, and a digest of what it leaves."""
+
+    seconds: float
+    left: str
+
+
+def kill(name: str, base: Path, folder: Path, chance: random.Random, whole: Whole) -> tuple[str, str]:
     """Kill a command at any instant, and ask it again."""
     command = COMMANDS[name]
     process = start(command.words, fresh(base, folder))
-    time.sleep(instant := chance.uniform(0.3, 1.0) * seconds)
+    time.sleep(instant := chance.uniform(0.3, 1.0) * whole.seconds)
     process.kill()
     process.communicate()
+    unharmed = SURVIVED if process.returncode == -signal.SIGKILL else HARMLESS  # it had ended before
     done = asked(command.words, folder)
-    where = f"{name} after {instant:.1f} of {seconds:.1f} s"
-    if done.returncode and one_sentence(done) and _there(command, folder, expected):
-        return SURVIVED, where  # it had ended already, and does not write over what is there
+    where = f"{name} after {instant:.1f} of {whole.seconds:.1f} s"
+    if done.returncode and one_sentence(done) and _there(command, folder, whole):
+        return unharmed, where  # all was written already, and is not written over
     if done.returncode:
         return (NOTICED if one_sentence(done) else BROKEN), f"{where}: {done.stderr[-300:]}"
-    if command.left(folder) != expected:
+    if not _there(command, folder, whole):
         return SILENT, where
     left = [path for pattern in LEFTOVERS for path in folder.rglob(pattern)]
     if left or _orphans(folder):
         return BROKEN, f"{where}: left {left or 'a process'}"
-    return SURVIVED, where
+    return unharmed, where
 
 
-def corrupt(name: str, base: Path, folder: Path, chance: random.Random, expected: str) -> tuple[str, str]:
+def corrupt(name: str, base: Path, folder: Path, chance: random.Random, whole: Whole) -> tuple[str, str]:
     """Damage a file, and ask a command that reads it."""
     pattern, command = KINDS[name]
     fresh(base, folder)
@@ -68,13 +84,12 @@ def corrupt(name: str, base: Path, folder: Path, chance: random.Random, expected
     done = asked(command.words, folder)
     if done.returncode:
         return (NOTICED if one_sentence(done) else BROKEN), f"{where}: {done.stderr[-300:]}"
-    return (HARMLESS if command.left(folder) == expected else SILENT), where
+    return (HARMLESS if _there(command, folder, whole) else SILENT), where
 
 
-def lose(name: str, base: Path, folder: Path, chance: random.Random, expected: str) -> tuple[str, str]:
+def lose(name: str, base: Path, folder: Path, chance: random.Random, whole: Whole) -> tuple[str, str]:
     """Kill a rank or a process that reads data, and go on."""
-    words = {"rank": ["--trainer.devices=2", "--trainer.strategy=ddp"], "reader": ["--data.num_workers=2"]}[name]
-    command = fit(*words, "--trainer.max_steps=400", run="lost")
+    command = LOST[name]
     process = start(command.words, fresh(base, folder))
     while process.poll() is None and not list(folder.glob("lost/checkpoints/*.ckpt")):
         time.sleep(0.1)
@@ -87,11 +102,11 @@ def lose(name: str, base: Path, folder: Path, chance: random.Random, expected: s
     if process.returncode != 1 or "--ckpt_path auto" not in said or _orphans(folder):
         return BROKEN, f"{name}: status {process.returncode}: {said[-300:]}"
     done = asked(command.words, folder)
-    same = not done.returncode and command.left(folder) == expected
+    same = not done.returncode and _there(command, folder, whole)
     return (SURVIVED if same else BROKEN), f"{name}: status {done.returncode} after it went on {done.stderr[-300:]}"
 
 
-def fill(name: str, base: Path, folder: Path, chance: random.Random, expected: str) -> tuple[str, str]:
+def fill(name: str, base: Path, folder: Path, chance: random.Random, whole: Whole) -> tuple[str, str]:
     """Leave a command little room on a disk of its own, and ask it again with more."""
     command = COMMANDS[name]
     room = chance.choice((0, 1 << 12, 1 << 14, 1 << 16, 1 << 18))
@@ -99,50 +114,56 @@ def fill(name: str, base: Path, folder: Path, chance: random.Random, expected: s
     mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)]
     if subprocess.run(mount, stderr=subprocess.DEVNULL, check=False).returncode:
         folder.rmdir()
-        return _outgrown(name, base, folder, room, expected)  # mounting is not for everybody
+        return _outgrown(name, base, folder, room, whole)  # mounting is not for everybody
     try:
         shutil.copytree(base, folder, symlinks=True, dirs_exist_ok=True)
         used = shutil.disk_usage(folder).used
         subprocess.run(["mount", "-o", f"remount,size={used + room}", folder], check=True)  # noqa: S607
         done = asked(command.words, folder)
         subprocess.run(["mount", "-o", "remount,size=64m", folder], check=True)  # noqa: S607
-        return _with_room(name, folder, done, expected, f"{room:,} bytes of room")
+        return _mended(name, folder, done, whole, f"{room:,} bytes of room")
     finally:
         subprocess.run(["umount", folder], check=True)  # noqa: S607
 
 
-def _outgrown(name: str, base: Path, folder: Path, size: int, expected: str) -> tuple[str, str]:
+def _outgrown(name: str, base: Path, folder: Path, size: int, whole: Whole) -> tuple[str, str]:
     """Let no file grow beyond a size, and ask again."""
     done = asked(COMMANDS[name].words, fresh(base, folder), preexec_fn=lambda: _limit(size))
-    return _with_room(name, folder, done, expected, f"files of {size:,} bytes")
+    return _mended(name, folder, done, whole, f"files of {size:,} bytes")
 
 
-def _with_room(
-    name: str, folder: Path, done: subprocess.CompletedProcess[str], expected: str, limit: str
+def _mended(
+    name: str, folder: Path, done: subprocess.CompletedProcess[str], whole: Whole, limit: str
 ) -> tuple[str, str]:
-    again = asked(COMMANDS[name].words, folder)
-    if done.returncode and not one_sentence(done):
-        return BROKEN, f"{name}, {limit}: {done.stderr[-300:]}"
-    same = _there(COMMANDS[name], folder, expected) and (not again.returncode or not done.returncode)
-    return (NOTICED if done.returncode else HARMLESS) if same else BROKEN, f"{name}, {limit}: {again.stderr[-300:]}"
+    """What came of a command under a limit, which is asked again now that there is none, unless it had all it needs."""
+    command, where = COMMANDS[name], f"{name}, {limit}: {done.stderr[-300:]}"
+    if not done.returncode:
+        return (HARMLESS if _there(command, folder, whole) else SILENT), where
+    if not one_sentence(done):
+        return BROKEN, where
+    again = asked(command.words, folder)
+    same = not again.returncode and _there(command, folder, whole)
+    return (NOTICED, where) if same else (BROKEN, f"{where}, then {again.stderr[-300:]}")
 
 
-def forbid(name: str, base: Path, folder: Path, chance: random.Random, expected: str) -> tuple[str, str]:
+def forbid(name: str, base: Path, folder: Path, chance: random.Random, whole: Whole) -> tuple[str, str]:
     """Ask a command as somebody who may not write there."""
     command = COMMANDS[name]
     fresh(base, folder)
     (folder / "cache").mkdir(exist_ok=True)
-    for path in (folder, folder / "cache"):
+    folders = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
+    for path in folders:
         path.chmod(stat.S_IRUSR | stat.S_IXUSR | stat.S_IROTH | stat.S_IXOTH)
     done = asked(command.words, folder, before=ORDINARY if os.getuid() == 0 else [])
-    for path in (folder, folder / "cache"):
+    for path in folders:
         path.chmod(0o755)
-    return (NOTICED if one_sentence(done) else BROKEN), f"{name}: status {done.returncode}: {done.stderr[-300:]}"
+    return _mended(name, folder, done, whole, "nothing may be written")
 
 
-def _there(command: Command, folder: Path, expected: str) -> bool:
+def _there(command: Command, folder: Path, whole: Whole) -> bool:
+    """Whether what a command leaves is there."""
     try:
-        return command.left(folder) == expected
+        return command.left(folder) == whole.left
     except (OSError, ValueError, KeyError):
         return False
 
@@ -190,3 +211,13 @@ def _works_in(process: Path, folder: Path) -> bool:
         return (process / "cwd").readlink() == folder and (process / "stat").read_text().split()[2] != "Z"
     except OSError:
         return False
+
+
+FAULTS: dict[str, tuple[Callable[..., tuple[str, str]], Mapping[str, Command]]] = {
+    "kill -9": (kill, COMMANDS),
+    "damaged file": (corrupt, {name: command for name, (_, command) in KINDS.items()}),
+    "disk full": (fill, COMMANDS),
+    "nothing may be written": (forbid, COMMANDS),
+    "lost process": (lose, LOST),
+}
+"""Kinds of faults: what makes one, and the commands that meet it."""

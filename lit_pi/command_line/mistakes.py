@@ -3,6 +3,9 @@
 import errno
 import os
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
@@ -55,6 +58,28 @@ def _unresolved(error: OmegaConfBaseException) -> str:
     key = str(getattr(error, "full_key", None) or "").partition(".")[2]  # behind the name of the command
     where = f" in {shown(key)}" if key else ""
     return f"a `${{...}}`{where} cannot be resolved: {shown(problem)}; {mend}"
+
+
+@contextmanager
+def mistakes_of_threads() -> Iterator[None]:
+    """Raise the mistake that ended a thread, which prints no traceback, if the block does not end by one itself.
+
+    TensorBoard writes in a thread, which a full disk may end without the run's noticing.
+    """
+    met: list[BaseException] = []
+    before = threading.excepthook
+
+    def meet(args: threading.ExceptHookArgs) -> None:
+        if args.exc_value is not None and mistake_behind(args.exc_value):
+            met.append(args.exc_value)
+        else:
+            before(args)
+
+    threading.excepthook = meet
+    yield
+    if met:
+        raise met[0]
+    threading.excepthook = before  # but not after an error: the thread that met it may still be ending
 
 
 def _of_the_system(error: OSError) -> str | None:

@@ -56,8 +56,6 @@ def check_numbers(subcommand: str, config: Namespace) -> None:
             raise UserError(
                 f"trainer.{option} is 0, which leaves `{subcommand}` nothing to do: raise it, or leave it out"
             )
-    if subcommand == "fit":
-        _check_time(config.get("trainer.max_time"))
 
 
 def _check_time(limit: Any) -> None:
@@ -67,19 +65,12 @@ def _check_time(limit: Any) -> None:
         UserError: it does not.
     """
     try:
-        seconds = Timer(limit)._duration
-    except (MisconfigurationException, TypeError) as error:
-        raise UserError(f"trainer.max_time is {shown(limit)}, which is no duration: write DD:HH:MM:SS") from error
-    if seconds is not None and seconds <= 0:
-        raise UserError("trainer.max_time is no time at all, which leaves `fit` nothing to do: raise it")
-
-
-def _check_time(value: Any) -> None:
-    try:
-        Timer(duration=value)
+        seconds = Timer(duration=limit)._duration
     except (MisconfigurationException, TypeError, ValueError, OverflowError) as error:
-        given = shown(value.as_dict() if isinstance(value, Namespace) else value)
+        given = shown(limit.as_dict() if isinstance(limit, Namespace) else limit)
         raise UserError(f"trainer.max_time is {given}, which is no time: write days:hours:minutes:seconds") from error
+    if seconds is not None and seconds <= 0:
+        raise UserError("trainer.max_time is no time at all, which leaves nothing to do: raise it, or leave it out")
 
 
 def _check_finite(value: Any, key: str) -> None:

@@ -13,6 +13,7 @@ from lit_pi.errors import UserError
 from lit_pi.files import check_fetched
 from lit_pi.gguf_file import TOKENS, Header, is_gguf, read_header
 from lit_pi.hub import hub_offers
+from lit_pi.seal import Seal
 
 FILE = "tokenizer.json"
 BYTES = "bytes"
@@ -30,7 +31,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
             the hub.
 
     Raises:
-        UserError: there is no such tokenizer, or it is not one of the `tokenizers` library.
+        UserError: there is no such tokenizer, it is not one of the `tokenizers` library, or not what was exported.
     """
     if name == BYTES:
         return _byte_tokenizer()
@@ -43,6 +44,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
         for file in path.glob("tokenizer*"):
             if file.is_file():
                 check_fetched(file)
+        Seal(path).check_description()
         return _load(str(path), "name a directory with a tokenizer.json")
     if name.startswith((".", "~", "/")) or path.suffix == ".json":
         raise UserError(f"there is no tokenizer at {name}: name a directory with a tokenizer.json, or `{BYTES}`")

@@ -16,6 +16,7 @@ from lit_pi.export.verification import Verified
 from lit_pi.gguf_file import is_gguf
 from lit_pi.models.sources.provenance import rope_types
 from lit_pi.positions import Rope
+from lit_pi.seal import NAME as SEAL
 
 
 class Exported(NamedTuple):
@@ -176,7 +177,8 @@ def _verification(verified: Verified) -> str:
         f"Stock transformers {transformers.__version__} with PyTorch {torch.__version__}, in a process without lit_pi, "
         f"computed the same as lit_pi at the ends of contexts of {lengths} tokens: logits differ by at most "
         f"{verified.difference:.1g} of the largest in float32, and {verified.tolerance:g} is allowed. "
-        "`lit-pi export --check DIRECTORY` compares again, with the numbers in `verification.npz`."
+        f"`lit-pi export --check DIRECTORY` compares again, with the numbers in `verification.npz` "
+        f"and the checksums in `{SEAL}`."
     )
 
 

@@ -22,6 +22,7 @@ from lit_pi.models import LanguageModel
 from lit_pi.models.fingerprint import differs, phases_of
 from lit_pi.models.rotary import plain_phases
 from lit_pi.models.sources.provenance import rope_types
+from lit_pi.seal import Seal
 
 EXPECTED = "verification.npz"
 """File of an exported directory: probes, and what the lit_pi model made of them. Not safetensors, which are weights."""
@@ -119,10 +120,11 @@ def verify(directory: Path) -> Verified:
     """Compare an exported directory, as stock transformers loads it in a fresh process, with what was exported.
 
     Raises:
-        UserError: it is no exported directory, transformers cannot load it, or what it computes is something else.
+        UserError: it is no exported directory, or was changed since; transformers cannot load it, or computes another.
     """
     if not (directory / EXPECTED).is_file() or not (directory / CONFIG).is_file():
         raise UserError(f"{directory} is no directory that `lit-pi export` wrote: it has no {EXPECTED} or no {CONFIG}")
+    Seal(directory).check_all()
     config = json.loads((directory / CONFIG).read_text())
     expected = np.load(directory / EXPECTED)
     if "kinds" not in expected:

@@ -13,12 +13,13 @@ from lit_pi.export.origin import Origin
 from lit_pi.export.verification import Verified, save_expectations, verify
 from lit_pi.files import beside
 from lit_pi.models import LanguageModel
+from lit_pi.seal import write_seal
 
 MODEL_CARD = "README.md"
 
 
 def write_verified(output: Path, write: Callable[[Path], Exported]) -> Verified:
-    """Let a directory be written, verified and described; nothing is left of one that does not verify.
+    """Let a directory be written, verified, described and sealed; nothing is left of one that does not verify.
 
     Args:
         output: directory to write, which must not exist yet.
@@ -35,6 +36,7 @@ def write_verified(output: Path, write: Callable[[Path], Exported]) -> Verified:
         with Console(stderr=True).status("Computing with stock transformers in a fresh process"):
             verified = verify(partial)
         (partial / MODEL_CARD).write_text(model_card(output.name, exported, verified))
+        write_seal(partial, unsealed=MODEL_CARD)
     return verified
 
 

@@ -12,7 +12,7 @@ from lit_pi.errors import UserError
 from lit_pi.models.attention.kernels import FLEX_ATTENTION, blocks_are_fastest, kernel_in_use
 from lit_pi.models.attention.masks import Form, Tokens, masks_for
 from lit_pi.models.attention.packages import check_package
-from lit_pi.models.attention.rules import RULE_ATTENTION, check_rule, install_rule
+from lit_pi.models.attention.rules import RULE_ATTENTION, caps_scores, check_rule, has_sinks, install_rule
 from lit_pi.models.attention.sequence_split import SequenceSplit, has_ring
 from lit_pi.models.layers.layer_forward import LayerForward
 from lit_pi.models.layers.linear_cross_entropy import linear_cross_entropy
@@ -86,9 +86,7 @@ class LanguageModel(nn.Module):
         install_by_layer(self.decoder_layers, self.rotary)
         self.layer_forwards = [LayerForward(layer, self.rotary) for layer in self.decoder_layers]
         # Attention changes scores on the way to the softmax, which only FlexAttention's blocks can among kernels.
-        self._changes_scores = getattr(llm.config, "attn_logit_softcapping", None) is not None or any(
-            name.endswith("sinks") for name, _ in llm.named_parameters()
-        )
+        self._changes_scores = caps_scores(llm.config) or has_sinks(llm)
 
     @property
     def rotations(self) -> LayerRotations:

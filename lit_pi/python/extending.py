@@ -12,7 +12,7 @@ from lit_pi.errors import UserError
 from lit_pi.models.equality.checks import check_kind
 from lit_pi.models.extended_rotary import ExtendedRotary, install_extended, rotary_of
 from lit_pi.models.fingerprint import differs, phases_of, probed_positions
-from lit_pi.models.rotary import ask_stock, layout_of, measured, plain_phases, stock_rotary
+from lit_pi.models.rotary import Layout, ask_stock, layout_of, measured, plain_phases, stock_rotary
 from lit_pi.models.sources.in_memory import check_model
 from lit_pi.models.sources.provenance import (
     KEY,
@@ -133,13 +133,7 @@ def _check_config(config: PreTrainedConfig, rotary: ExtendedRotary) -> None:
     for length, position_ids in probed_positions(rotary.rotations).items():
         for kind, of_layer in dict(zip(rotary.rotations.kinds, rotary.rotations.of_layer, strict=True)).items():
             rotation = rotary.rotations.distinct[of_layer]
-            try:
-                found = plain_phases(ask_stock(stock, position_ids[None], kind), rotary.layout)
-            except Exception as error:  # transformers 5.17 fails on `longrope` by kind of layer
-                raise UserError(
-                    f"the model cannot be saved: transformers {transformers.__version__} itself fails on its config at "
-                    f"{length} tokens ({type(error).__name__}: {error}); try a newer transformers"
-                ) from error
+            found = _phases_of_stock(stock, position_ids, kind, rotary.layout, length)
             expected = phases_of(*rotation, position_ids, length)
             for theirs, ours in zip(found, expected, strict=True):
                 if theirs[0].shape == ours.shape and not differs(theirs[0], ours, position_ids):
@@ -149,3 +143,18 @@ def _check_config(config: PreTrainedConfig, rotary: ExtendedRotary) -> None:
                     f"something else at {length} tokens (rope_parameters {config.rope_parameters}, "
                     f"max_position_embeddings {config.max_position_embeddings}); call lit_pi.extend again"
                 )
+
+
+def _phases_of_stock(stock: Any, position_ids: Tensor, kind: str, layout: Layout, length: int) -> tuple[Tensor, Tensor]:
+    """Cosine and sine as transformers' own rotary embedding of a config gives them.
+
+    Raises:
+        UserError: it fails.
+    """
+    try:
+        return plain_phases(ask_stock(stock, position_ids[None], kind), layout)
+    except Exception as error:  # transformers 5.17 fails on `longrope` by kind of layer
+        raise UserError(
+            f"the model cannot be saved: transformers {transformers.__version__} itself fails on its config at "
+            f"{length} tokens ({type(error).__name__}: {error}); try a newer transformers"
+        ) from error

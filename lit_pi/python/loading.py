@@ -13,6 +13,7 @@ from lit_pi.errors import UserError
 from lit_pi.export.origin import Origin
 from lit_pi.export.writing import write_files, write_verified
 from lit_pi.models import LanguageModel, Pretrained
+from lit_pi.models.attention.rules import caps_scores
 from lit_pi.models.sources.in_memory import InMemory
 from lit_pi.positions import PositionStrategy
 from lit_pi.python.extending import extend
@@ -61,8 +62,8 @@ def load(
     model, _ = Pretrained(origin.model, original_context).build(keep_dtype=True)
     # Built for lit_pi's own loops, which tell documents apart by themselves; transformers brings masks.
     # torch's own attention cannot cap scores, which transformers 5.17 does not know.
-    capped = getattr(model.config, "attn_logit_softcapping", None) is not None
-    model.set_attn_implementation("sdpa" if model._supports_sdpa and not capped else "eager")
+    torch_can = model._supports_sdpa and not caps_scores(model.config)
+    model.set_attn_implementation("sdpa" if torch_can else "eager")
     if dtype is not None:
         model.to(dtype)  # type: ignore[arg-type]
     if (asked := position or origin.position) is not None:

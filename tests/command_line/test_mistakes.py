@@ -2,17 +2,25 @@
 
 import errno
 import os
+import resource
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from safetensors import SafetensorError
+from tensorboard.summary.writer.record_writer import RecordWriter
 
+from lit_pi.__main__ import main
 from lit_pi.cli import LitPiCLI
-from lit_pi.command_line.mistakes import mistake_behind
+from lit_pi.command_line.mistakes import mistake_behind, mistakes_of_threads
 from lit_pi.files import beside
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -50,7 +58,6 @@ SLIPS = {
     "--trainer.limit_train_batches=0": "trainer.limit_train_batches is 0, which leaves `fit` nothing to do",
     "--trainer.max_steps=1000000000001": "trainer.max_steps is 1000000000001: it must be -1 or more and at most",
     "--trainer.max_time=00:00:00:00": "trainer.max_time is no time at all",
-    "--trainer.max_time=soon": "trainer.max_time is soon, which is no duration: write DD:HH:MM:SS",
     "--trainer.devices=999": "trainer.devices is 999, and this machine has",
     "--trainer.num_nodes=3": "trainer.num_nodes is 3, and nothing tells where the other nodes are",
     "--data.batch_size=1000000": "must be 1 or more and at most 65,536",
@@ -194,3 +201,60 @@ def test_a_full_disk_is_told_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(OSError) as full, beside(tmp_path / "mine"):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert f"the disk is full where {tmp_path}/mine is written" in (mistake_behind(full.value) or "")
+
+
+def test_what_ends_a_thread_is_told_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """As TensorBoard's thread, on a full disk."""
+    others: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", others.append)
+
+    def fail(error: Exception) -> None:
+        raise error
+
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    for error in (KeyError("a bug"), full):
+        with pytest.raises(OSError, match="No space left") if error is full else nullcontext(), mistakes_of_threads():
+            thread = threading.Thread(target=fail, args=(error,))
+            thread.start()
+            thread.join()
+    assert len(others) == 1 and "Traceback" not in capsys.readouterr().err
+
+
+def test_without_a_place_for_temporary_files_the_places_are_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """As packages ask for one while the command is imported."""
+    monkeypatch.setitem(sys.modules, "lit_pi.cli", SimpleNamespace(run=tempfile.gettempdir))
+    monkeypatch.setattr(sys, "argv", ["lit-pi", "report", "x"])
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "none")])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("lit-pi: error: No usable temporary directory found in ['") and "TMPDIR" in said
+
+
+def test_a_disk_that_is_full_for_tensorboard_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, tiny: list[str], tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    tracebacks: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", tracebacks.append)
+    monkeypatch.setattr(RecordWriter, "write", full)
+    assert "the disk is full" in refused(
+        "fit", *tiny, f"--trainer.default_root_dir={tmp_path}", "--trainer.max_steps=1"
+    )
+    assert not tracebacks
+
+
+@pytest.mark.long
+def test_files_that_may_not_grow_are_one_sentence(tmp_path: Path) -> None:
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    words = [sys.executable, "-m", "lit_pi", "report", str(tmp_path)]
+    done = subprocess.run(words, cwd=tmp_path, preexec_fn=limit, capture_output=True, text=True)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "lit-pi: error: " in done.stderr

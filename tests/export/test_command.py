@@ -19,6 +19,7 @@ from lit_pi.errors import UserError
 from lit_pi.export import command, model_card, stock, verification, writing
 from lit_pi.export.origin import rebuilt
 from lit_pi.positions import Interpolate, PositionStrategy, Rope
+from lit_pi.seal import NAME as SEAL
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -119,6 +120,7 @@ def edit(directory: Path, change: Callable[[dict], Any]) -> None:
 )  # fmt: skip
 @pytest.mark.usefixtures("in_this_process")
 def test_a_config_edited_by_hand_is_caught(change: Callable[[dict], Any], said: str, copied: Path) -> None:
+    (copied / SEAL).unlink()
     edit(copied, change)
     with pytest.raises(UserError, match=said):
         command.export(check=copied)
@@ -126,6 +128,7 @@ def test_a_config_edited_by_hand_is_caught(change: Callable[[dict], Any], said: 
 
 @pytest.mark.usefixtures("in_this_process")
 def test_other_weights_are_caught(copied: Path) -> None:
+    (copied / SEAL).unlink()
     weights = load_file(copied / "model.safetensors")
     weights["model.layers.1.mlp.down_proj.weight"][0, 0] += 0.1
     save_file(weights, copied / "model.safetensors", {"format": "pt"})

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig, PreTrainedModel
 from transformers.models.llama.modeling_llama import repeat_kv, rotate_half
 
 from lit_pi.errors import UserError
@@ -106,11 +106,21 @@ def unlike_llama(llm: PreTrainedModel, rotary: RotaryEmbedding) -> str | None:
         "rotates by kind of layer": bool(rotary.rope.kinds) or len(rotary.rotations.distinct) > 1,
         "rotates pairs of neighbours": rotary.layout != "halves",
         f"rotates {rotary.rope.head_dim} of {head_dim} dimensions": rotary.rope.head_dim != head_dim,
-        "caps its scores": getattr(config, "attn_logit_softcapping", None) is not None,
-        "has attention sinks": any(name.endswith("sinks") for name, _ in llm.named_parameters()),
+        "caps its scores": caps_scores(config),
+        "has attention sinks": has_sinks(llm),
         "has layers without positions": 0 in (getattr(config, "no_rope_layers", None) or []),
     }
     return next((reason for reason, applies in reasons.items() if applies), None)
+
+
+def caps_scores(config: PreTrainedConfig) -> bool:
+    """Whether attention of a config caps its scores before the softmax, as Gemma 2's does."""
+    return getattr(config, "attn_logit_softcapping", None) is not None
+
+
+def has_sinks(llm: PreTrainedModel) -> bool:
+    """Whether attention of a model has learnt sinks in its softmax, as GPT-OSS has."""
+    return any(name.endswith("sinks") for name, _ in llm.named_parameters())
 
 
 def install_rule(llm: PreTrainedModel, rotary: RotaryEmbedding, attention: str = RULE_ATTENTION) -> None:

@@ -12,6 +12,7 @@ from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
 from lit_pi.errors import UserError, shown
 from lit_pi.files import check_fetched
 from lit_pi.models.sources.weight_files import find
+from lit_pi.seal import Seal
 
 
 def config_of(model: str, here: bool) -> PreTrainedConfig:
@@ -22,9 +23,10 @@ def config_of(model: str, here: bool) -> PreTrainedConfig:
         here: look on this machine only.
 
     Raises:
-        UserError: it cannot be read, or is an adapter's or a quantised model's.
+        UserError: it cannot be read, is not what was exported, or is an adapter's or a quantised model's.
     """
     try:
+        Seal(Path(model)).check_description()
         if find(model, ADAPTER_CONFIG_NAME, here) is not None:
             raise UserError(
                 f"{model} holds an adapter of peft ({ADAPTER_CONFIG_NAME}): merge it into its model with peft's "

@@ -23,6 +23,7 @@ from lit_pi.errors import UserError
 from lit_pi.files import check_fetched
 from lit_pi.models.sources.naming import first_few
 from lit_pi.models.sources.stored import Stored
+from lit_pi.seal import Seal
 
 NAMES = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
 """Files of weights, or of which files hold them, in the order in which transformers looks for them."""
@@ -44,8 +45,10 @@ def weights_of(model: str, config: PreTrainedConfig, here: bool) -> Stored:
     """The weights of a Hugging Face directory or hub id, of which only names, shapes and dtypes are read at once.
 
     Raises:
-        UserError: there are none, or a file of theirs is damaged, absent, or not what it says.
+        UserError: there are none, or a file of theirs is damaged, absent, or not what it says or what was exported.
     """
+    seal = Seal(Path(model))
+    seal.check_weights()
     named = getattr(config, "transformers_weights", None)
     names = NAMES if named is None else (_inside(str(named), "config.json"),)
     places = ((name, find(model, name, here)) for name in names)
@@ -55,12 +58,12 @@ def weights_of(model: str, config: PreTrainedConfig, here: bool) -> Stored:
         raise UserError(f"{model} holds no weights: there is no {' and no '.join(names)} of it {where}")
     check_fetched(file)
     if not name.endswith(".index.json"):
-        return _together([file])
+        return _together([file], seal)
     index = _weight_map(file)
     files = {shard: find(model, _inside(shard, file), here) for shard in dict.fromkeys(index.values())}
     if absent := [shard for shard, place in files.items() if place is None]:
         raise UserError(f"{file} names {first_few(absent)}, absent from {model}: fetch or copy the model again")
-    weights = _together(place for place in files.values() if place is not None)
+    weights = _together((place for place in files.values() if place is not None), seal)
     if unknown := sorted(index.keys() - weights.keys()):
         raise UserError(
             f"{file} says where {first_few(unknown)} is stored, and no file of {model} holds that: fetch or copy the "
@@ -90,14 +93,14 @@ def _inside(name: str, where: object) -> str:
     return name
 
 
-def _together(files: Iterable[Path]) -> Stored:
+def _together(files: Iterable[Path], seal: Seal) -> Stored:
     """The weights of several files, none of which may be in two."""
     like: dict[str, Tensor] = {}
     readers: dict[str, Callable[[], Tensor]] = {}
     for file in files:
         check_fetched(file)
         try:
-            opened = _safetensors(file) if file.suffix == ".safetensors" else _pickled(file)
+            opened = _safetensors(file, seal) if file.suffix == ".safetensors" else _pickled(file)
         except UserError:
             raise
         except Exception as error:  # damage, or malice, shows in as many ways as there are
@@ -115,7 +118,7 @@ def _together(files: Iterable[Path]) -> Stored:
     return Stored(like, lambda name: readers[name]())
 
 
-def _safetensors(file: Path) -> Stored:
+def _safetensors(file: Path, seal: Seal) -> Stored:
     like = {}
     # It checks that the tensors are those of the file: none beyond its end, and nothing between them.
     with safe_open(file, "pt") as content:
@@ -131,7 +134,9 @@ def _safetensors(file: Path) -> Stored:
     def read(name: str) -> Tensor:
         # Files that stayed open would be held in memory as far as they were read.
         with safe_open(file, "pt") as content:
-            return content.get_tensor(name)
+            tensor = content.get_tensor(name)
+        seal.check_tensor(file.name, name, tensor)
+        return tensor
 
     return Stored(like, read)
 
