@@ -58,8 +58,8 @@ SHARE = {"n": COUNT, "correct": COUNT, "accuracy": NUMBER, "low": NUMBER, "high"
 PROTOCOL = {"position": MAPPING, "rope": {"original_context": LENGTH}, "checkpoint": OrNone(TEXT)}
 COMMON: dict[str, Any] = {
     "kind": NAME, "class_path": TEXT, "evaluation": NAME, "stage": STAGE, "step": COUNT, "partial": FLAG,
-    "failed": TEXT, "trained_on": OrNone({"documents": COUNT, "of": COUNT}), "table": OrNone(FILE),
-    "protocol": PROTOCOL,
+    "failed": TEXT, "unfinished": OrNone(TEXT), "trained_on": OrNone({"documents": OrNone(COUNT), "of": COUNT}),
+    "table": OrNone(FILE), "protocol": PROTOCOL,
 }  # fmt: skip
 """Fields of every record that has them; those of `ALWAYS` every record has."""
 ALWAYS = ("kind", "evaluation", "stage", "step")

@@ -153,7 +153,7 @@ def test_what_an_unfinished_model_scored_says_so(finished: Path, tmp_path: Path,
     try:
         words = [word for word in tiny if "--model.llm" not in word]
         words += ["--model.llm=Pretrained", f"--model.llm.path={finished}", f"--trainer.default_root_dir={tmp_path}"]
-        LitPiCLI(["test", *words, "--trainer.limit_test_batches=1"])
+        LitPiCLI(["test", *words, "--trainer.limit_test_batches=2"])
     finally:
         note(finished, state="finished", reason=None, step=4)
     (record,) = load_records(tmp_path)

@@ -133,7 +133,11 @@ DAMAGED: dict[str, tuple[str, Change, str]] = {
         said(eos_token_id="a"),
         "has `eos_token_id` 'a': it may not be of this type; correct it",
     ),
-    "a number of architectures": ("plain", said(architectures=5), "has `architectures` 5: it must be a list of names"),
+    "a number of architectures": (
+        "plain",
+        said(architectures=5),
+        "has `architectures` 5: it (must be a list of names|may not be of this type)",
+    ),
     "a context of terabytes": (
         "plain",
         said(max_position_embeddings=10**12),
