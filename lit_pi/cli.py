@@ -43,7 +43,6 @@ from lit_pi.command_line.mistakes import mistake_behind, mistakes_of_threads
 from lit_pi.command_line.numbers import check_numbers
 from lit_pi.command_line.parser import MODE, Parser
 from lit_pi.command_line.run_config import RunConfig
-from lit_pi.command_line.secrets import hidden
 from lit_pi.command_line.wording import telling_what_fails
 from lit_pi.command_line.yaml_files import preset
 from lit_pi.data.prepare import prepare
@@ -51,7 +50,7 @@ from lit_pi.data.train_tokenizer import train_tokenizer
 from lit_pi.datamodules import LongContextData
 from lit_pi.errors import UserError
 from lit_pi.export import export
-from lit_pi.models.sources.checkpoint import checkpoints_of, newest_checkpoint, read_content
+from lit_pi.models.sources.checkpoint import FOLDER, checkpoints_of, newest_checkpoint, read_content
 from lit_pi.models.training.optimization import ADAMW, WARMUP
 from lit_pi.module import LitLlama
 from lit_pi.parallel.checkpoint_io import AtomicCheckpointIO
@@ -62,6 +61,7 @@ from lit_pi.runs.owner import check_writable, owned, unused_directory
 from lit_pi.runs.ranks import watched
 from lit_pi.runs.signals import SIGNALS
 from lit_pi.runs.status import note, say_if_unfinished, told
+from lit_pi.secrets import hidden
 
 DEFAULT_CALLBACKS: dict[str, type[Callback]] = {
     callback.__name__: callback
@@ -220,23 +220,24 @@ class LitPiCLI(LightningCLI):
         self._until_the_end.enter_context(owned(run))
         if config.ckpt_path == "":
             raise UserError(f"ckpt_path is empty: name a checkpoint, `{LAST}` or `{AUTO}`, or leave it out")
-        if config.ckpt_path == AUTO and self.subcommand == "fit" and not checkpoints_of(run):
+        folder = Path(config.checkpoint.dirpath or run / FOLDER)
+        if config.ckpt_path == AUTO and self.subcommand == "fit" and not checkpoints_of(run, folder):
             config.ckpt_path = None
         elif config.ckpt_path in (LAST, AUTO):
-            config.ckpt_path = str(newest_checkpoint(run))
+            config.ckpt_path = str(newest_checkpoint(run, folder))
             if self.subcommand != "fit":
                 say_if_unfinished(run)
         elif config.ckpt_path is not None and not Path(config.ckpt_path).exists():
             raise UserError(f"there is no checkpoint {config.ckpt_path}: name an existing one, `{LAST}` or `{AUTO}`")
         elif config.ckpt_path is not None:
             read_content(Path(config.ckpt_path))  # before a model is built, and in vain
-        elif config.ckpt_path is None and self.subcommand == "fit" and checkpoints_of(run):
+        elif config.ckpt_path is None and self.subcommand == "fit" and checkpoints_of(run, folder):
             raise UserError(
                 f"{run} already holds the checkpoints of a training run: continue it with --ckpt_path {AUTO}, "
                 "or name another directory with --trainer.default_root_dir"
             )
         check_template(config.checkpoint.filename)
-        config.checkpoint.dirpath = config.checkpoint.dirpath or str(run / "checkpoints")
+        config.checkpoint.dirpath = str(folder)
         self.save_config_kwargs["config_filename"] = f"{self.subcommand}.yaml"
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -246,7 +247,7 @@ class LitPiCLI(LightningCLI):
         run, launcher = Path(self.trainer.default_root_dir), self.trainer.strategy.launcher
         with (
             SIGNALS.heard(),
-            told(run, subcommand),
+            told(run, subcommand, mistake_behind),
             mistakes_of_threads(),
             watched(lambda: getattr(launcher, "procs", ()), lambda reason: note(run, state="failed", reason=reason)),
         ):

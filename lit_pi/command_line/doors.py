@@ -1,5 +1,6 @@
 """Doors: what a configuration may name, since it may come from a stranger."""
 
+import re
 from collections.abc import Iterator
 from importlib import import_module
 from inspect import isclass
@@ -10,6 +11,9 @@ from typing import Any
 from jsonargparse import Namespace
 
 from lit_pi.errors import UserError, shown
+
+FORM = re.compile(r"[<>=^]?[+-]?0?\d{0,2}(\.\d{1,2})?[a-z%]?")
+"""How a number in a file's name may be formatted."""
 
 
 def check_classes(config: Namespace) -> None:
@@ -39,6 +43,12 @@ def check_template(filename: str | None) -> None:
         ) from error
     if not all(fields):
         raise UserError(f"checkpoint.filename is {shown(filename)}, which has braces without a name: write {{step}}")
+    for _, field, form, _ in Formatter().parse(filename or ""):
+        if (field and set(field) & set(".[")) or not FORM.fullmatch(form or ""):
+            raise UserError(
+                f"checkpoint.filename is {shown(filename)}, which asks for more than a number: write {{step}} or "
+                "{step:06d}"
+            )
     path = PurePath(filename or "")
     if path.is_absolute() or ".." in path.parts:
         raise UserError(

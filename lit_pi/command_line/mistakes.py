@@ -11,8 +11,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 
-from lit_pi.command_line.secrets import hidden
 from lit_pi.errors import DISK_FULL, UserError, chain_of, printable, shown
+from lit_pi.secrets import hidden
 
 PLACES = {
     errno.EACCES, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR,
@@ -84,7 +84,7 @@ def mistakes_of_threads() -> Iterator[None]:
 
 def _of_the_system(error: OSError) -> str | None:
     name = error.filename
-    place = None if name is None else shown(name if isinstance(name, int) else os.fspath(name))
+    place = None if name is None else shown(name if isinstance(name, int) else os.fsdecode(name))
     if error.errno in DISK_FULL:
         where = "" if place is None else f" where {place} is written"
         return f"the disk is full{where}: free space, or write elsewhere, and run again"

@@ -7,10 +7,10 @@ from lightning.pytorch.cli import LightningArgumentParser
 from yaml import YAMLError
 
 from lit_pi.command_line.mistakes import mistake_behind
-from lit_pi.command_line.secrets import hidden, without_secrets
 from lit_pi.command_line.wording import of_file, one_sentence
 from lit_pi.command_line.yaml_files import careful
 from lit_pi.errors import UserError
+from lit_pi.secrets import hidden, without_secrets
 
 set_parsing_settings(
     omegaconf_absolute_to_relative_paths=True,

@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 from collections.abc import Iterator
 from importlib.metadata import version
+from itertools import chain, count
 from pathlib import Path
 from platform import python_version
 from typing import Any, NamedTuple
@@ -16,6 +18,7 @@ from lit_pi.data.documents.overlap import in_words
 from lit_pi.errors import UserError
 from lit_pi.evaluations.strangers import check_records
 from lit_pi.files import file_checksum, read_sealed, write_sealed
+from lit_pi.secrets import kept
 
 FILE = "results.json"
 SCHEMA_VERSION = 4
@@ -54,13 +57,13 @@ def add_record(run: Path, record: dict[str, Any]) -> Path:
         The results file, which is whole at any instant.
     """
     path = run / FILE
-    kept = [other for other in _found(path) if _key(other) != _key(record)]
+    others = [other for other in _found(path) if _key(other) != _key(record)]
     versions = {"lit_pi": __version__, "python": python_version(), "torch": torch.__version__}
     versions |= {name: version(name) for name in PACKAGES}
     table = record.get("table")
     added = {TABLE_CHECKSUM: table and file_checksum(run / table), "versions": versions}
-    content = {"schema_version": SCHEMA_VERSION, "records": [*kept, record | added]}
-    write_sealed(path, _encoded(content), default=str)
+    content = {"schema_version": SCHEMA_VERSION, "records": [*others, record | added]}
+    write_sealed(path, kept(_encoded(content)), default=str)
     return path
 
 
@@ -71,7 +74,8 @@ def _found(path: Path) -> list[dict[str, Any]]:
     try:
         return load_records(path.parent)
     except UserError as error:
-        aside = path.with_name(f"{FILE}.damaged")
+        names = chain([f"{FILE}.damaged"], map(f"{FILE}.damaged-{{}}".format, count(2)))
+        aside = next(place for place in map(path.with_name, names) if not os.path.lexists(place))
         path.replace(aside)
         rank_zero_warn(f"{error}. It is now {aside}, and new results begin.")
         return []

@@ -89,5 +89,5 @@ def _by_whom(run: Path) -> str:
     try:
         status = json.loads((run / "status.json").read_text())
         return f" by `{status['command']}`, process {int(status['pid'])} on {status['host']}"
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return ""

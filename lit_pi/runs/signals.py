@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import active_children
 from types import FrameType
 from typing import Any
 
@@ -67,6 +68,8 @@ class Signals:
         name = NAMES[signal.Signals(number)]
         if self.asked:
             print(f"{name} again: stopped at once.", file=sys.stderr, flush=True)
+            for child in active_children():  # which would tell how they miss this process
+                child.kill()
             os._exit(128 + number)
         self.asked = number
         if not self.waits:

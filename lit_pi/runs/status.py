@@ -3,7 +3,7 @@
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,20 +18,29 @@ from lit_pi.runs.failures import failure_behind
 from lit_pi.runs.owner import is_owned
 from lit_pi.runs.ranks import is_first
 from lit_pi.runs.signals import Stopped
+from lit_pi.secrets import kept
 
 FILE = "status.json"
 
 TRAINING = "fit"
 """The command whose status stays when another one runs in the same directory."""
 
+_WRITTEN: dict[Path, dict[str, Any]] = {}
+"""The status of each run directory as this process wrote it last."""
+
+
+def _no_mistake(error: BaseException) -> None:
+    return None
+
 
 @contextmanager
-def told(run: Path, command: str) -> Iterator[None]:
+def told(run: Path, command: str, mistake_of: Callable[[BaseException], str | None] = _no_mistake) -> Iterator[None]:
     """Keep `status.json` while a command runs: `running` at first, and in the end what came of it.
 
     Args:
         run: the run directory.
         command: the name of the command.
+        mistake_of: the sentence of the mistake that led to an error, if one did.
     """
     try:
         before = read_status(run)
@@ -55,15 +64,19 @@ def told(run: Path, command: str) -> Iterator[None]:
         elif isinstance(error, Stopped):
             note(run, state="interrupted", reason=error.name)
         else:
-            note(run, state="failed", reason=failure_behind(error) or sentence_of(error))
+            note(run, state="failed", reason=failure_behind(error) or mistake_of(error) or sentence_of(error))
         raise
     note(run, state="finished")
 
 
 def note(run: Path, **changes: Any) -> None:
-    """Change some fields of the status of the command that runs; other ranks than the first change nothing."""
+    """Change some fields of the status of the command that runs; other ranks than the first change nothing.
+
+    It stands in the file for readers alone: one that is damaged or gone meanwhile is written anew.
+    """
     if is_first():
-        _write(run, read_status(run) | changes | {"updated": _now()})
+        before = _WRITTEN[run] if run in _WRITTEN else read_status(run)
+        _write(run, before | changes | {"updated": _now()})
 
 
 def read_status(run: Path) -> dict[str, Any]:
@@ -128,8 +141,9 @@ def _ended(run: Path, status: dict[str, Any]) -> str:
 def _write(run: Path, status: dict[str, Any]) -> None:
     if not is_first():
         return
+    _WRITTEN[run] = status
     with beside(run / FILE) as partial:
-        partial.write_text(json.dumps(status, indent=2) + "\n")
+        partial.write_text(json.dumps(kept(status), indent=2) + "\n")
 
 
 def _now() -> str:

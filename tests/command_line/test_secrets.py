@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from lit_pi.cli import LitPiCLI
-from lit_pi.command_line.secrets import hidden
+from lit_pi.secrets import hidden
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 SECRET = "pass  word's 1"

@@ -63,6 +63,14 @@ def test_what_was_measured_is_kept_beside_results_that_are_damaged(tmp_path: Pat
     assert len(load_records(tmp_path)) == 1 and (tmp_path / "results.json.damaged").read_text() == "{"
 
 
+def test_a_second_damaged_file_leaves_the_first_alone(tmp_path: Path) -> None:
+    for content in ("one", "two"):
+        (tmp_path / "results.json").write_text(content)
+        with pytest.warns(UserWarning, match="new results begin"):
+            add_record(tmp_path, {"kind": "a", "evaluation": "b", "stage": "test", "step": 0})
+    assert sorted(path.read_text() for path in tmp_path.glob("results.json.damaged*")) == ["one", "two"]
+
+
 def test_a_table_that_is_not_the_one_of_the_results_is_refused(tmp_path: Path) -> None:
     for run, loss in (("a", 1.0), ("b", 2.0)):
         write_columns(tmp_path / run / "items.parquet", {"id": ["one"], "loss": [loss]})

@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-BASE = {"errors", "files", "progress", "batches", "hub", "gguf_file", "ranges", "seal"}
+BASE = {"errors", "files", "progress", "batches", "hub", "gguf_file", "ranges", "seal", "secrets"}
 """Single files that know no room; any room may import them."""
 ROOMS: dict[str, set[str]] = {
     "positions": set(),
@@ -76,7 +76,7 @@ def test_files_are_read_in_one_sitting() -> None:
     assert not long
 
 
-LARGER = {"lit_pi": 24, "lit_pi/positions": 25, "tests": 25, "tests/helpers": 16}
+LARGER = {"lit_pi": 25, "lit_pi/positions": 25, "tests": 25, "tests/helpers": 16}
 """The rooms themselves with their tests, and a file a strategy; no other folder has more than 15 entries."""
 
 

@@ -1,16 +1,21 @@
 """`status.json` tells how a run ended, and who reads the run says so."""
 
+import errno
 import fcntl
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from threading import Timer
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from lit_pi.cli import LitPiCLI
+from lit_pi.command_line.mistakes import mistake_behind
 from lit_pi.errors import UserError
-from lit_pi.evaluations.records import Run, label, load_records
+from lit_pi.evaluations.records import Run, add_record, label, load_records
 from lit_pi.export import export
 from lit_pi.models import Pretrained
 from lit_pi.models.sources.checkpoint import newest_checkpoint
@@ -136,6 +141,62 @@ def test_a_run_that_is_over_says_so_and_keeps_its_end(finished: Path, steps: int
     status = read_status(finished)
     assert (status["state"], status["step"]) == ("finished", 4)
     assert Path(status["checkpoint"]).name == "step-000004.ckpt"
+
+
+@pytest.mark.parametrize("options", [["dirpath", "elsewhere"], ["filename", "{epoch}/s{step}"]], ids=["folder", "name"])
+def test_a_run_goes_on_from_where_it_saves(options: list[str], tmp_path: Path, tiny: list[str]) -> None:
+    option, value = options
+    value = str(tmp_path / value) if option == "dirpath" else value
+    words = [
+        "fit",
+        *tiny,
+        f"--trainer.default_root_dir={tmp_path}",
+        "--ckpt_path=auto",
+        f"--checkpoint.{option}={value}",
+    ]
+    words += ["--trainer.limit_val_batches=0"]
+    LitPiCLI([*words, "--trainer.max_steps=2"])
+    cli = LitPiCLI([*words, "--trainer.max_steps=3"])
+    assert cli.config.fit.ckpt_path is not None
+    assert cli.trainer.global_step == 3
+
+
+@pytest.mark.parametrize("make", [lambda path: path.symlink_to(path), Path.mkdir], ids=["loop", "folder"])
+def test_what_has_the_name_of_a_checkpoint_and_is_none_is_told(
+    make: Callable[[Path], None], tmp_path: Path, tiny: list[str]
+) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    make(tmp_path / "checkpoints" / "a.ckpt")
+    with pytest.raises(UserError, match=r"a.ckpt has the name of a checkpoint, and is no complete one: remove it"):
+        LitPiCLI(["fit", *tiny, f"--trainer.default_root_dir={tmp_path}", "--ckpt_path=auto"])
+
+
+def test_a_status_that_is_damaged_or_gone_meanwhile_is_written_anew(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with told(run, "fit"):
+        (run / "status.json").write_text("{")
+        note(run, step=5)
+        assert (read_status(run)["command"], read_status(run)["step"]) == ("fit", 5)
+        shutil.rmtree(run)
+    assert [read_status(run)[field] for field in ("command", "state", "step")] == ["fit", "finished", 5]
+
+
+def test_the_reason_is_the_sentence_that_was_said(tmp_path: Path) -> None:
+    with pytest.raises(OSError), told(tmp_path, "fit", mistake_behind):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert read_status(tmp_path)["reason"].startswith("the disk is full")
+
+
+def test_what_comes_from_the_environment_stays_out_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINE", "not-for-everyone")
+    OmegaConf.to_container(OmegaConf.create({"a": "${oc.env:MINE}"}), resolve=True)
+    with pytest.raises(ValueError), told(tmp_path, "fit"):
+        note(tmp_path, checkpoint="/x/not-for-everyone/y")
+        raise ValueError("there is no /x/not-for-everyone")
+    add_record(tmp_path, {"kind": "a", "evaluation": "b", "stage": "test", "step": 0, "path": "/not-for-everyone"})
+    for name in ("status.json", "results.json"):
+        text = (tmp_path / name).read_text()
+        assert "not-for-everyone" not in text and "${oc.env:MINE}" in text
 
 
 def test_a_reader_who_looks_keeps_nobody_out(tmp_path: Path) -> None:

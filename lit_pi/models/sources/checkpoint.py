@@ -24,6 +24,9 @@ from lit_pi.positions import Rope
 
 _WEIGHTS_PREFIX = "model.llm."
 
+FOLDER = "checkpoints"
+"""In a run directory, where its checkpoints are that are not told elsewhere."""
+
 
 class SavedCheckpoint(NamedTuple):
     """A lit_pi checkpoint without its training state.
@@ -51,22 +54,39 @@ def is_run(path: Path) -> bool:
     return (path / "checkpoints").is_dir() or (path / "fit.yaml").is_file()
 
 
-def checkpoints_of(run: Path) -> list[Path]:
-    """Complete checkpoints of a run directory, files or folders of shards; those too that Lightning saves by itself."""
-    found = [*run.glob("checkpoints/*.ckpt"), *run.glob("hpc_ckpt_*.ckpt")]
-    return [path for path in found if path.is_file() or is_sharded(path)]
+def checkpoints_of(run: Path, folder: Path | None = None) -> list[Path]:
+    """Checkpoints of a run directory, files or folders of shards; those too that Lightning saves by itself.
+
+    Args:
+        run: the run directory.
+        folder: where the run saves them, at any depth; `checkpoints` in the run directory by default.
+
+    Raises:
+        UserError: something has the name of a checkpoint and is none.
+    """
+    inside = (folder or run / FOLDER).glob("**/*.ckpt")
+    found = [path for path in inside if not any(above.suffix == ".ckpt" for above in path.parents)]
+    found += run.glob("hpc_ckpt_*.ckpt")
+    for path in found:
+        if not (path.is_file() or is_sharded(path)):
+            raise UserError(f"{path} has the name of a checkpoint, and is no complete one: remove it")
+    return found
 
 
-def newest_checkpoint(run: Path) -> Path:
-    """The complete checkpoint of a run directory that has made the most steps; of several, the one written last.
+def newest_checkpoint(run: Path, folder: Path | None = None) -> Path:
+    """The checkpoint of a run directory that has made the most steps; of several, the one written last.
+
+    Args:
+        run: the run directory.
+        folder: where the run saves them; `checkpoints` in the run directory by default.
 
     Raises:
         UserError: there is none, or one is damaged.
     """
-    found = checkpoints_of(run)
+    found = checkpoints_of(run, folder)
     if not found:
         raise UserError(
-            f"there is no complete checkpoint in {run / 'checkpoints'}: name the run directory of a `fit` that has "
+            f"there is no complete checkpoint in {folder or run / FOLDER}: name the run directory of a `fit` that has "
             "saved one"
         )
     # Copies have other times than what they are copies of.

@@ -58,8 +58,13 @@ def without_secrets(text: str) -> str:
         text: the configuration as YAML.
     """
     content = yaml.safe_load(text)
-    kept = _kept(content, "", _hider({value: [value] for value in _FOUND}))
-    return text if kept == content else yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
+    changed = kept(content)
+    return text if changed == content else yaml.safe_dump(changed, sort_keys=False, allow_unicode=True)
+
+
+def kept(content: Any) -> Any:
+    """Plain values as files keep them: with `${oc.env:...}` for what came from there, and without tokens."""
+    return _kept(content, "", _hider({value: [value] for value in _FOUND}))
 
 
 def hidden(said: str) -> str:
