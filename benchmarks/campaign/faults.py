@@ -78,9 +78,8 @@ def corrupt(name: str, base: Path, folder: Path, chance: random.Random, whole: W
     paths = sorted(path for path in folder.glob(pattern) if path.is_file() and path.stat().st_size)
     path = chance.choice(paths)
     how = chance.choice((_flip, _zeros, _truncate))
-    where = (
-        f"{name}: {how.__name__.removeprefix('_')} in {path.name} at {how(path, chance):,} of {path.stat().st_size:,}"
-    )
+    size, place = path.stat().st_size, how(path, chance)
+    where = f"{name}: {how.__name__.removeprefix('_')} in {path.name} at {place:,} of {size:,}"
     done = asked(command.words, folder)
     if done.returncode:
         return (NOTICED if one_sentence(done) else BROKEN), f"{where}: {done.stderr[-300:]}"
