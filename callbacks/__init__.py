@@ -6,7 +6,8 @@ if __name__ != "lit_pi.callbacks":
     )
 
 from lit_pi.callbacks.attention_bounds import AttentionBounds
-from lit_pi.callbacks.checkpoint import BestCheckpoint, Checkpoint
+from lit_pi.callbacks.checkpoint import BestCheckpoint, Checkpoint, CheckpointAt
+from lit_pi.callbacks.history import History
 from lit_pi.callbacks.isolation_probe import IsolationProbe
 from lit_pi.callbacks.life_cycle import LifeCycle
 from lit_pi.callbacks.measurements import Measurements
@@ -21,6 +22,8 @@ __all__ = [
     "AttentionBounds",
     "BestCheckpoint",
     "Checkpoint",
+    "CheckpointAt",
+    "History",
     "IsolationProbe",
     "LifeCycle",
     "LossProgressBar",

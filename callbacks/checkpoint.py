@@ -1,12 +1,15 @@
 """Checkpoints: when training state is saved, and which are kept."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
+from lit_pi.ranges import Count
 from lit_pi.runs.status import note
 
 
@@ -80,3 +83,26 @@ class BestCheckpoint(ModelCheckpoint):
             auto_insert_metric_name=False,
             save_on_train_epoch_end=False,
         )
+
+
+class CheckpointAt(LightningCheckpoint):
+    """Keeps checkpoints of given steps, beside the newest one, as `checkpoints/at-000200.ckpt`.
+
+    Args:
+        steps: optimizer steps.
+    """
+
+    def __init__(self, steps: Sequence[Count]) -> None:
+        self.steps = set(steps)
+        self._step = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin from the step that a checkpoint was loaded of."""
+        self._step = trainer.global_step
+
+    def on_train_batch_end(self, trainer: Trainer, *rest: Any) -> None:
+        """Save after one of the steps."""
+        if trainer.global_step != self._step:
+            self._step = trainer.global_step
+            if self._step in self.steps:
+                trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / f"at-{self._step:06d}.ckpt")

@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from rich.console import Console
+from torch import distributed
 from torchmetrics import Metric
 
-from lit_pi.batches import GenerationBatch, ScoringBatch
+from lit_pi.batches import GenerationBatch, ScoringBatch, signed, written
 from lit_pi.callbacks.freshness import Freshness
+from lit_pi.callbacks.history import History
 from lit_pi.callbacks.life_cycle import cut_short
 from lit_pi.callbacks.loggers import log_charts, log_curves, log_picture, log_text
 from lit_pi.data.documents.overlap import in_words, trained_on
@@ -52,6 +55,7 @@ class Measurements(Callback):
         self._asked: dict[str, Evaluation] = {}
         self._sums: dict[str, Metric] = {}
         self._batches: dict[str, int] = {}
+        self._digests: dict[str, int] = {}
         self._freshness = Freshness()
         self._charted: set[str] = set()
         self._schedule: StepSchedule | None = None
@@ -116,27 +120,35 @@ class Measurements(Callback):
         for metric in self._sums.values():
             metric.process_group = data_ranks(trainer).group
         self._batches = dict.fromkeys(self._sums, 0)
+        self._digests = dict.fromkeys(self._sums, 0)
         self._freshness.forget(trainer)
 
     def _add(self, outputs: Any, batch: ScoringBatch | GenerationBatch) -> None:
         name = batch.evaluation
         self._asked[name].add(self._sums[name], outputs, batch)
         self._batches[name] += 1
+        self._digests[name] += batch.digest
 
     def _publish(self, trainer: Trainer, pl_module: LightningModule, loaders: Any) -> None:
         assert isinstance(pl_module, LitLlama) and trainer.state.fn is not None
         batches = {name: len(loader) for name, loader in zip(self._asked, loaders, strict=True)}
+        histories = [callback for callback in trainer.callbacks if isinstance(callback, History)]  # type: ignore[attr-defined]
+        fitting = trainer.state.fn == "fit"
+        if fitting:
+            came = histories[0].trainings(trainer, pl_module) if histories else []
+        else:
+            came = _origin(pl_module).history()
         scalars: dict[str, float] = {}
         for name in [name for name, count in self._batches.items() if count]:
             self._sums[name].compute()  # gathers over the ranks, so all of them take part
+            windows = _total(self._digests[name], trainer, pl_module)
             if trainer.is_global_zero:
                 partial = self._batches[name] < batches[name]
-                scalars |= self._found(trainer, pl_module, name, partial)
+                scalars |= self._found(trainer, pl_module, name, partial, {"history": came, "windows": windows})
         # Callbacks monitor on all ranks what rank 0 published.
         scalars = trainer.strategy.broadcast(scalars)
         if not trainer.barebones:
             # Lightning's own logging of a validation amid training says the step before.
-            fitting = trainer.state.fn == "fit"
             pl_module.log_dict(scalars, logger=False if fitting else None)
             for logger in trainer.loggers if fitting else ():
                 logger.log_metrics(scalars, trainer.global_step)
@@ -152,7 +164,9 @@ class Measurements(Callback):
             elif new:
                 log_charts(logger, self._charted)
 
-    def _found(self, trainer: Trainer, module: LitLlama, name: str, partial: bool) -> dict[str, float]:
+    def _found(
+        self, trainer: Trainer, module: LitLlama, name: str, partial: bool, origin: dict[str, Any]
+    ) -> dict[str, float]:
         """Publish what one evaluation found, and return its scalars; called by rank 0 only."""
         assert trainer.state.fn is not None
         evaluation, model = self._asked[name], module.describe()
@@ -167,6 +181,7 @@ class Measurements(Callback):
             "step": trainer.global_step,
             "partial": partial,
             "unfinished": None if trainer.state.fn == "fit" else _origin(module).unfinished(),
+            **origin,
             "trained_on": self._trained_on(trainer, name),
             **results.record,
             "asked": _digest(name, protocol),
@@ -193,6 +208,14 @@ class Measurements(Callback):
                 )
             self._overlaps[name] = found
         return self._overlaps[name]
+
+
+def _total(digest: int, trainer: Trainer, module: LitLlama) -> str:
+    """The digest of what all ranks measured."""
+    part = torch.tensor([signed(digest)], device=module.device)
+    if trainer.world_size > 1:
+        distributed.all_reduce(part, group=data_ranks(trainer).group)
+    return written(int(part))
 
 
 def _origin(module: LitLlama) -> ModelSource:

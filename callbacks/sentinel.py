@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, distributed
 from torch.optim import Optimizer
@@ -175,6 +176,7 @@ def _skip(optimizer: Optimizer, bad: Tensor) -> None:
 
 
 def _last_good(trainer: Trainer) -> str:
-    saved = [callback._last_checkpoint_saved for callback in trainer.checkpoint_callbacks]  # type: ignore[attr-defined]
+    saving = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
+    saved = [callback._last_checkpoint_saved for callback in saving]
     found = next(filter(None, saved), None) or trainer.ckpt_path
     return f"the last good checkpoint is {found}" if found else "no checkpoint was saved before"

@@ -92,9 +92,11 @@ class Throughput(Callback):
         if trainer.global_step == self._step:
             return
         self._step = trainer.global_step
-        assert self._start is not None and isinstance(self._seen_keys, Tensor)
+        assert isinstance(self._seen_keys, Tensor)
         stop = _now(pl_module)
-        self._new.append(Step([*self._spans, (self._start, stop)], self._tokens, self._seen_keys, self._waited))
+        if self._start is not None:  # else a callback before this one has saved at this step
+            self._spans.append((self._start, stop))
+        self._new.append(Step(self._spans, self._tokens, self._seen_keys, self._waited))
         self._start, self._spans, self._tokens, self._seen_keys, self._waited = stop, [], 0, 0, 0.0
         if (every := trainer.log_every_n_steps) and trainer.global_step % every == 0:  # type: ignore[attr-defined]
             pl_module.log("tokens/s", self._log(trainer, pl_module), prog_bar=True, logger=False)

@@ -1,9 +1,11 @@
-"""The kinds of batch: token ids to learn from, to score, and to continue; and what continues them."""
+"""The kinds of batch: token ids to learn from, to score, and to continue; what continues them; and their digests."""
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
+import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from zlib_ng.zlib_ng import crc32
 
 IGNORE = -100
 """Target of a position that neither trains nor scores (torch's `ignore_index`)."""
@@ -17,12 +19,14 @@ class TrainingBatch(NamedTuple):
         targets: the token that follows each position, or `IGNORE`.
         position_ids: place of each token in its document's piece, in tokens.
         document_ids: who may attend to whom (equal ids only), or None where each row is one document.
+        digest: number that tells its tokens from others (`digested`).
     """
 
     input_ids: Int[Tensor, "batch seq"]
     targets: Int[Tensor, "batch seq"]
     position_ids: Int[Tensor, "batch seq"]
     document_ids: Int[Tensor, "batch seq"] | None
+    digest: int = 0
 
 
 Scheme = Literal["sliding", "disjoint"]
@@ -55,6 +59,7 @@ class ScoringBatch(NamedTuple):
         begins: index in the document of what stands at each row's position 0; one less than its first token's where
             that is `<bos>`.
         ranked: whether the targets' ranks are wanted too.
+        digest: number that tells its windows from others (`digested`).
     """
 
     evaluation: str
@@ -66,6 +71,7 @@ class ScoringBatch(NamedTuple):
     documents: Int[Tensor, " batch"]
     begins: Int[Tensor, " batch"]
     ranked: bool = False
+    digest: int = 0
 
 
 class Decoding(NamedTuple):
@@ -97,6 +103,7 @@ class GenerationBatch(NamedTuple):
         draws: a number from 0 to 1 for each new token, which chooses it where tokens are sampled: what a row becomes
             depends neither on its batch nor on its rank. None where they are not sampled.
         targets: the right continuation, `IGNORE` after its end, or None where none is.
+        digest: number that tells its prompts from others (`digested`).
     """
 
     evaluation: str
@@ -107,6 +114,7 @@ class GenerationBatch(NamedTuple):
     decoding: Decoding
     draws: Float[Tensor, "batch new"] | None = None
     targets: Int[Tensor, "batch target"] | None = None
+    digest: int = 0
 
 
 class Generated(NamedTuple):
@@ -121,3 +129,39 @@ class Generated(NamedTuple):
     token_ids: Int[Tensor, "batch new"]
     lengths: Int[Tensor, " batch"]
     stopped: Bool[Tensor, " batch"]
+
+
+MODULUS = 2**64
+"""Digests are added up modulo this, so that parts come in any order."""
+
+Batch = TypeVar("Batch", TrainingBatch, ScoringBatch, GenerationBatch)
+
+
+def digested(batch: Batch) -> Batch:
+    """A batch in the CPU's memory that carries the digest of its tokens; rows that only top it up do not count."""
+    if isinstance(batch, TrainingBatch):
+        return batch._replace(digest=sum(_of(row) for row in batch.input_ids) % MODULUS)
+    begins = batch.begins if isinstance(batch, ScoringBatch) else batch.context_lengths
+    rows = zip(batch.input_ids, batch.lengths.tolist(), batch.documents.tolist(), begins.tolist(), strict=True)
+    digests = [_of(row[:length], document, begin) for row, length, document, begin in rows if document >= 0]
+    return batch._replace(digest=sum(digests) % MODULUS)
+
+
+def at_step(digest: int, step: int) -> int:
+    """A digest that counts as that of a step, so that the same tokens in another order come to another sum."""
+    return digest * (2 * step + 1) % MODULUS
+
+
+def signed(digest: int) -> int:
+    """A digest as int64 holds it: adding those up wraps around as it should."""
+    digest %= MODULUS
+    return digest - MODULUS if digest >= MODULUS // 2 else digest
+
+
+def written(digest: int) -> str:
+    """A digest as files have it."""
+    return f"{digest % MODULUS:016x}"
+
+
+def _of(row: Tensor, *numbers: int) -> int:
+    return crc32(row.contiguous().numpy().data, crc32(np.array(numbers, np.int64).data)) + 1

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from lit_pi.batches import IGNORE, TrainingBatch
+from lit_pi.batches import IGNORE, TrainingBatch, digested
 from lit_pi.data.packing import Packing, cut
 from lit_pi.data.store import TokenStore
 
@@ -153,4 +153,4 @@ def collate(rows: list[dict[str, Tensor]], trim: bool = False) -> TrainingBatch:
         batch = {name: tensor[:, : min(-(-used // step) * step, seq)] for name, tensor in batch.items()}
     if int(batch["document_ids"].max()) == 0:
         batch["document_ids"] = None
-    return TrainingBatch(**batch)
+    return digested(TrainingBatch(**batch))

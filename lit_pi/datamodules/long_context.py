@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import ConcatDataset, DataLoader
 from transformers import PreTrainedTokenizerFast
 
+from lit_pi.batches import digested
 from lit_pi.data.build import open_store
 from lit_pi.data.corpora.corpus import Corpus
 from lit_pi.data.documents.overlap import training_record
@@ -262,14 +263,14 @@ class LongContextData(LightningDataModule):
         assert self.predict is not None
         batches = self.predict.batches(self._ranks.size)
         share = RankShare(len(batches), self._ranks.size, self._ranks.rank, lambda: True)
-        return DataLoader(batches, batch_size=None, sampler=share, **self._reading)
+        return DataLoader(batches, batch_size=None, sampler=share, collate_fn=digested, **self._reading)
 
     def _evaluation_loaders(self) -> list[DataLoader]:
         loaders = []
         for name, evaluation in self.evaluations.items():
             batches = self._batches(name, evaluation)
             share = RankShare(len(batches), self._ranks.size, self._ranks.rank, partial(self._due, evaluation))
-            loaders.append(DataLoader(batches, batch_size=None, sampler=share, **self._reading))
+            loaders.append(DataLoader(batches, batch_size=None, sampler=share, collate_fn=digested, **self._reading))
         return loaders
 
     def _batches(self, name: str, evaluation: Evaluation) -> ScoringBatches | GenerationBatches:

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from itertools import chain, count
 from pathlib import Path
@@ -154,11 +154,26 @@ def latest(run: Path, kind: str | None = None) -> dict[str, dict[str, Any]]:
 
 def label(run: Run, record: dict[str, Any]) -> str:
     """Name a run and the strategy that it was measured with, and what its figures are to be taken with."""
-    overlap = record.get("trained_on")
-    remarks = [mark for mark in ("partial", "failed", "unfinished") if record.get(mark)]
-    remarks += [in_words(overlap)] if overlap and overlap["documents"] else []
+    remarks = _trained(record) + [mark for mark in ("partial", "failed", "unfinished") if record.get(mark)]
+    remarks += [words] if (words := seen(record)) else []
     named = f"{run.name}: {said(record['protocol']['position'])}"
     return f"{named} ({', '.join(remarks)})" if remarks else named
+
+
+def _trained(record: Mapping[str, Any]) -> list[str]:
+    """How the weights were trained last, so that a model that was tuned does not read like one that was not."""
+    if not (history := record.get("history")):
+        return []
+    last = history[-1]
+    trained, position = last.get("position"), record["protocol"]["position"]
+    under = f" under {said(trained)}" if trained and trained != position else ""
+    return [f"after {last['steps']:,} steps{under}"]
+
+
+def seen(record: dict[str, Any]) -> str:
+    """Name the measured documents that the model was trained on; empty where there are none, or nobody knows."""
+    overlap = record.get("trained_on")
+    return in_words(overlap) if overlap else ""
 
 
 def said(position: dict[str, Any]) -> str:

@@ -56,10 +56,16 @@ UNCERTAINTY = DOCUMENTS | dict.fromkeys(
 )
 SHARE = {"n": COUNT, "correct": COUNT, "accuracy": NUMBER, "low": NUMBER, "high": NUMBER}
 PROTOCOL = {"position": MAPPING, "rope": {"original_context": LENGTH}, "checkpoint": OrNone(TEXT)}
+TRAINING = {
+    "position": MAPPING, "steps": COUNT, "tokens": COUNT, "seconds": NUMBER, "gib": NUMBER, "corpus": TEXT,
+    "context_length": COUNT, "optimizer": TEXT, "learning_rate": NUMBER,
+}  # fmt: skip
+"""A training that a model went through."""
 COMMON: dict[str, Any] = {
     "kind": NAME, "class_path": TEXT, "evaluation": NAME, "stage": STAGE, "step": COUNT, "partial": FLAG,
     "failed": TEXT, "unfinished": OrNone(TEXT), "trained_on": OrNone({"documents": OrNone(COUNT), "of": COUNT}),
-    "table": OrNone(FILE), "protocol": PROTOCOL,
+    "table": OrNone(FILE), "protocol": PROTOCOL, "windows": TEXT, "history": OrNone([TRAINING]),
+    "versions": ByName(TEXT),
 }  # fmt: skip
 """Fields of every record that has them; those of `ALWAYS` every record has."""
 ALWAYS = ("kind", "evaluation", "stage", "step")

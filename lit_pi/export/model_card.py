@@ -107,7 +107,22 @@ def _training(origin: Origin | None) -> str:
             ("steps", f"{origin.step:,}"),
             ("sequences", f"{data['context_length']:,} tokens, {data['packing']}"),
         ],
-    )
+    ) + _history(origin.history)
+
+
+def _history(trainings: list[dict[str, Any]]) -> str:
+    """Every training that the weights went through, the last one last."""
+    if not trainings:
+        return ""
+    rows = [
+        (
+            f"`{described(each['position'])}`", "all weights" if each["adapter"] is None else "an adapter",
+            f"{each['steps']:,}", f"{each['tokens']:,}", f"{each['learning_rate']:g}", str(each.get("seed", "")),
+        )
+        for each in trainings
+    ]  # fmt: skip
+    header = ("trained under", "trained", "steps", "tokens", "learning rate", "seed")
+    return "\n\n" + _table(header, rows)
 
 
 def _evaluation(exported: Exported) -> str:

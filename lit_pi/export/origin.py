@@ -56,6 +56,11 @@ class Origin:
         """
         return Pretrained(self.model).tokenizer()
 
+    @cached_property
+    def history(self) -> list[dict[str, Any]]:
+        """The trainings that the weights come from, as far as they are known."""
+        return Pretrained(self.model).history()
+
     def context_of(self, position: PositionStrategy, rope: Rope) -> int | None:
         """Tokens of context the run trained at, where that is longer than in pre-training and no strategy says it."""
         if not self.fit or position.target_context_of(rope) != rope.original_context:

@@ -1,6 +1,7 @@
 """The positions that the tokens of a training sequence get, whatever the strategy makes of them."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 from jaxtyping import Int
 from torch import Tensor
@@ -24,6 +25,11 @@ class TrainPositions(ABC):
             input_ids: the tokens, of which random positions may depend.
             step: optimizer steps taken, likewise, so that another pass over the data draws anew.
         """
+
+    def describe(self) -> dict[str, Any]:
+        """Name the class and what it was given, in plain JSON."""
+        given = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return {"class": type(self).__name__, **given}
 
 
 class Contiguous(TrainPositions):

@@ -87,6 +87,7 @@ def test_the_model_card_says_what_was_done(exported: Path) -> None:
     for said in (
         "# tiny-256", "contexts of 256 tokens", "`YaRN(scale=4.0, ", "| context of pre-training | 64 tokens",
         "| data | TextFiles, tokenizer `bytes` |", "| steps | 2 |", "| sequences | 64 tokens, packed |",
+        "| all weights | 2 | 256 | 2e-05 | 0 |",
         "Perplexity on texts, of a part of the batches:", "vllm serve tiny-256 --max-model-len 256",
         "at the ends of contexts of 32, 64, 256 tokens",
     ):  # fmt: skip

@@ -22,6 +22,9 @@ from lit_pi.models.sources.stored import META, SEALS, Shards, Stored, is_sharded
 from lit_pi.models.training.lora import LoRA
 from lit_pi.positions import Rope
 
+HISTORY = "history"
+"""Key of a checkpoint: the trainings that its weights come from."""
+
 _WEIGHTS_PREFIX = "model.llm."
 
 FOLDER = "checkpoints"
@@ -184,6 +187,15 @@ def training_records(place: Path) -> list[dict[str, Any]]:
         UserError: it is a file, but no checkpoint of lit_pi.
     """
     return read_content(place)[KEY].get("documents", []) if is_checkpoint(place) else []
+
+
+def history(place: Path) -> list[dict[str, Any]]:
+    """Trainings that the weights of a checkpoint come from; none for other kinds of models.
+
+    Raises:
+        UserError: it is a file, but no checkpoint of lit_pi.
+    """
+    return read_content(place).get(HISTORY, []) if is_checkpoint(place) else []
 
 
 def read_checkpoint(path: Path) -> SavedCheckpoint:

@@ -18,6 +18,7 @@ from lit_pi.gguf_file import is_gguf, read_header
 from lit_pi.hub import hub_offers
 from lit_pi.models.sources.checkpoint import (
     SavedCheckpoint,
+    history,
     is_checkpoint,
     is_run,
     newest_checkpoint,
@@ -83,6 +84,10 @@ class ModelSource(ABC):
 
     def training_records(self) -> list[dict[str, Any]]:
         """Records of the token stores that runs trained the weights on, as far as they are known."""
+        return []
+
+    def history(self) -> list[dict[str, Any]]:
+        """Trainings that the weights come from, as far as they are known: see `callbacks/history.py`."""
         return []
 
     def unfinished(self) -> str | None:
@@ -316,6 +321,14 @@ class Pretrained(ModelSource):
             UserError: a file is no checkpoint, or a damaged one.
         """
         return training_records(self._place())
+
+    def history(self) -> list[dict[str, Any]]:
+        """Trainings that the checkpoint tells of.
+
+        Raises:
+            UserError: a file is no checkpoint, or a damaged one.
+        """
+        return history(self._place())
 
     def describe(self) -> dict[str, Any]:
         """The path as given, and what a GGUF file's weights are stored in."""
