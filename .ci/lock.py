@@ -12,6 +12,7 @@ from pathlib import Path
 
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 PLATFORMS = [f"--platform=manylinux_2_{minor}_x86_64" for minor in (28, 27, 26, 24, 17, 12, 5)]
+PLATFORMS.append("--platform=manylinux1_x86_64")  # the older name, which some wheels still have alone
 HEADER = """# Written by `make lock`, for Linux on x86-64; of torch, the build for CPUs.
 # pip install --require-hashes -r constraints.lock && pip install --no-deps .
 """

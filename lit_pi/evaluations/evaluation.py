@@ -104,6 +104,11 @@ class Evaluation(ABC):
     def __init__(self, every_n_steps: Count | None = None) -> None:
         self.every_n_steps = every_n_steps
 
+    @classmethod
+    def objective(cls, record: Mapping[str, Any]) -> float | None:
+        """The number of a record that is smaller for the better of two models; None where there is no such number."""
+        return None
+
     @abstractmethod
     def prepare(self, tokenizer: PreTrainedTokenizerFast) -> None:
         """Open the documents.

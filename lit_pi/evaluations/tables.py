@@ -1,5 +1,6 @@
-"""Tables as text: for the terminal, in Markdown and in LaTeX."""
+"""Tables as text, for the terminal, in Markdown and in LaTeX; and texts of anyone as each of them, and HTML, shows."""
 
+import html
 import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -94,6 +95,11 @@ def in_markdown(text: str) -> str:
     """Text of anyone as Markdown shows it: no element of HTML, no cell of its own, no link and no picture."""
     plain = printable(text).replace("<", "&lt;").replace("|", "\\|")
     return re.sub(r"\[(?=[^\]]*\][(\[])", r"\\[", plain)
+
+
+def in_html(text: str) -> str:
+    """Text of anyone as HTML shows it, in attributes too, and in the texts of plotly, which knows no `&quot;`."""
+    return html.escape(printable(text)).replace("&quot;", "&#34;")
 
 
 def in_terminal(text: str) -> str:

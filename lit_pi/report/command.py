@@ -12,6 +12,8 @@ from lit_pi.evaluations.figures import Picture, save
 from lit_pi.evaluations.records import Records
 from lit_pi.evaluations.tables import Table
 from lit_pi.files import beside, file_name
+from lit_pi.report.entries import Entry, entries_of
+from lit_pi.report.page import write_page
 from lit_pi.report.runs import by_class, runs_of
 from lit_pi.runs.status import unfinished
 
@@ -21,6 +23,8 @@ MARKDOWN, LATEX = "tables.md", "tables.tex"
 
 def report(directories: Sequence[Path], output: Path = Path("runs/report")) -> None:
     """Tables and pictures of one run, or of several side by side, printed, and in `report.md` and `report.tex`.
+
+    `report.html` shows them as one page, which a browser opens without a network.
 
     A run counts with its last test, or its last validation where it was never tested. Where there are several, they
     are compared with the first one: on the same tokens, prompts and questions, with intervals of the difference.
@@ -32,10 +36,25 @@ def report(directories: Sequence[Path], output: Path = Path("runs/report")) -> N
     Raises:
         UserError: a run has no results.
     """
-    found = by_class(runs_of(directories))
-    for directory in directories:
-        if said := unfinished(directory):
-            print(f"Warning: {said}.")
+    runs = runs_of(directories)
+    warnings = [said for directory in directories if (said := unfinished(directory))]
+    for said in warnings:
+        print(f"Warning: {said}.")
+    write_report(entries_of(runs), output, warnings)
+
+
+def write_report(entries: Sequence[Entry], output: Path, warnings: Sequence[str] = ()) -> None:
+    """Print tables of all runs of entries, and write the report.
+
+    Args:
+        entries: what is compared, the first arm first.
+        output: directory to write to.
+        warnings: sentences that the reader of the page is to be warned by.
+
+    Raises:
+        UserError: results are not what their evaluations write.
+    """
+    found = by_class([run for entry in entries for run in entry.runs])
     tables: list[Table] = []
     figures: dict[str, Picture] = {}
     for owner, records in found.items():
@@ -56,7 +75,8 @@ def report(directories: Sequence[Path], output: Path = Path("runs/report")) -> N
     )
     needs = "% \\usepackage{booktabs,graphicx}\n"
     _write(output / "report.tex", "\n".join([needs, *(table.latex() for table in tables), included]))
-    print("Report:", output / "report.md", output / "report.tex", *(output / f"{name}.png" for name in figures))
+    page = write_page(entries, output, warnings)
+    print("Report:", page, output / "report.md", output / "report.tex", *(output / f"{name}.png" for name in figures))
 
 
 def write_tables(run: Path) -> str:

@@ -35,6 +35,7 @@ def test_every_package_of_the_tree_is_listed() -> None:
 
 def test_the_wheel_holds_every_module_and_preset(wheel: set[str]) -> None:
     expected = {str(path.relative_to(ROOT)) for path in (ROOT / "lit_pi").rglob("*.py")}
+    expected |= {str(path.relative_to(ROOT)) for path in (ROOT / "lit_pi" / "report").rglob("page.*") if path.suffix}
     expected |= {f"lit_pi/callbacks/{path.name}" for path in (ROOT / "callbacks").glob("*.py")}
     expected |= {f"lit_pi/configs/{path.relative_to(ROOT / 'configs')}" for path in (ROOT / "configs").rglob("*.yaml")}
     assert expected | {"lit_pi/py.typed"} <= wheel

@@ -79,6 +79,8 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         "`definitions.window_mean.0.value` is x",
     ),
     "a sampling in words": (lambda record: record["protocol"].update(sampling="x"), "`protocol.sampling` is x, which"),
+    "a training in words": (lambda record: record.update(history=[{"steps": "x"}]), "`history.0.steps` is x, which is"),
+    "a version of none": (lambda record: record.update(versions={"torch": 2}), "`versions.torch` is 2, which is not a"),
     "a function": (lambda record: record.update(class_path="os.system"), "cannot be imported"),
     "a module that does things": (lambda record: record.update(class_path="this.d"), "cannot be imported"),
     "another class": (lambda record: record.update(class_path="torch.nn.Linear"), "which is no evaluation"),

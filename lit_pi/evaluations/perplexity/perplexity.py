@@ -83,6 +83,11 @@ class Perplexity(Evaluation):
     kind = KIND
     folder = "scores"
 
+    @classmethod
+    def objective(cls, record: Mapping[str, Any]) -> float:
+        """The perplexity at the longest context length."""
+        return float(max(record["curve"], key=lambda point: point["context_length"])["perplexity"])
+
     @in_range
     def __init__(
         self,
