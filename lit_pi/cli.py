@@ -1,15 +1,20 @@
 """The command line: Lightning's, with positions, presets and one run directory."""
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
 from inspect import signature
+from io import StringIO
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, Literal
 
+import yaml
 from docstring_parser import parse as parse_docstring
+from jsonargparse import Namespace
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
@@ -27,6 +32,7 @@ import lit_pi.parallel
 import lit_pi.positions  # noqa: F401
 from lit_pi.callbacks import (
     Checkpoint,
+    History,
     IsolationProbe,
     LifeCycle,
     LossProgressBar,
@@ -45,6 +51,7 @@ from lit_pi.command_line.parser import MODE, Parser
 from lit_pi.command_line.run_config import RunConfig
 from lit_pi.command_line.wording import telling_what_fails
 from lit_pi.command_line.yaml_files import preset
+from lit_pi.compare.command import compare
 from lit_pi.data.prepare import prepare
 from lit_pi.data.train_tokenizer import train_tokenizer
 from lit_pi.datamodules import LongContextData
@@ -55,6 +62,7 @@ from lit_pi.models.training.optimization import ADAMW, WARMUP
 from lit_pi.module import LitLlama
 from lit_pi.parallel.checkpoint_io import AtomicCheckpointIO
 from lit_pi.planning import PlanningTrainer
+from lit_pi.planning.plan import Plan
 from lit_pi.report import report
 from lit_pi.runs.failures import failure_behind
 from lit_pi.runs.owner import check_writable, owned, unused_directory
@@ -65,10 +73,11 @@ from lit_pi.secrets import hidden
 
 DEFAULT_CALLBACKS: dict[str, type[Callback]] = {
     callback.__name__: callback
-    for callback in (StockEquality, IsolationProbe, Measurements, Predictions, Throughput, LifeCycle)
+    for callback in (History, StockEquality, IsolationProbe, Measurements, Predictions, Throughput, LifeCycle)
 }
 """Callbacks of every run that does not bring its own of their class, or leave them out with `--without`."""
 Default = Literal[
+    "History",
     "StockEquality",
     "IsolationProbe",
     "Measurements",
@@ -98,9 +107,13 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": report,
 }
 """Commands without a Trainer: their functions' arguments and docstrings are options and help."""
+PLANNED = ("seed_everything", "trainer", "model", "data", "without", "checkpoint", "rope_guard", "sentinel")
+"""Groups of options that `plan` has too."""
+SHARED = ("fit", "compare")
+"""A subcommand, and the one that has its options too."""
 RUNS = "runs"
 """Where runs go that are not told where."""
-SUBCOMMANDS = {"fit", "validate", "test", "predict", "plan", *COMMANDS}
+SUBCOMMANDS = {"fit", "validate", "test", "predict", "plan", "compare", *COMMANDS}
 
 
 class LitPiCLI(LightningCLI):
@@ -136,7 +149,8 @@ class LitPiCLI(LightningCLI):
         found = {name: offered[name] for name in ("fit", "validate", "test", "predict")} | {
             "plan": {"model", "datamodule", "verify"}
         }
-        return {name: arguments for name, arguments in found.items() if self._may_be(name)}
+        # A comparison shares the options of `fit`.
+        return {name: given for name, given in found.items() if self._may_be(name) or (name, self._first) == SHARED}
 
     def _may_be(self, subcommand: str) -> bool:
         return self._first not in SUBCOMMANDS or subcommand == self._first
@@ -148,16 +162,39 @@ class LitPiCLI(LightningCLI):
         subcommand = self.config.subcommand
         check_classes(self.config[subcommand])
         check_numbers(subcommand, self.config[subcommand])
+        if subcommand == "compare":
+            self._compare(self.config[subcommand])
+            parser.exit()
         if command := COMMANDS.get(subcommand):
             with telling_what_fails():
                 arguments = parser.instantiate_classes(self.config)[subcommand]
             command(**{name: arguments[name] for name in signature(command).parameters})
             parser.exit()
 
+    def _compare(self, config: Namespace) -> None:
+        """Compare under the options of `fit` that a configuration holds beside those of `compare`."""
+        options = signature(compare).parameters.keys() & config.keys()
+        parser = self._subcommand_parsers["fit"]
+        given = {name: config.pop(name) for name in options}
+        common, base = yaml.safe_load(parser.dump(config, skip_none=False)), None
+        if given["pretrain"] is not None:
+            found = parser.parse_args([f"--config={os.fspath(given['pretrain'])}"])
+            base = yaml.safe_load(parser.dump(found, skip_none=False))
+        for made in (common, *([] if base is None else [base])):
+            made.pop("config", None)
+        compare(**given, common=common, base=base, predict=_planned)
+
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         """Add Lightning's subcommands, and those of lit_pi's own."""
         super()._add_subcommands(parser, **kwargs)
         assert parser._subcommands_action is not None
+        if self._may_be("compare"):
+            text = parse_docstring(compare.__doc__ or "")
+            described = {each.arg_name: each.description for each in text.params}
+            subparser = self._prepare_subcommand_parser(PlanningTrainer, "fit", description=text.short_description)
+            subparser.add_function_arguments(compare, skip={"common", "base", "predict", "dry_run"}, sub_configs=True)
+            subparser.add_argument("--dry_run", action="store_true", help=described["dry_run"])
+            parser._subcommands_action.add_subcommand("compare", subparser, help=text.short_description)
         for name, command in [(name, command) for name, command in COMMANDS.items() if self._may_be(name)]:
             text = parse_docstring(command.__doc__ or "")
             subparser = Parser(description=f"{text.short_description}", parser_mode=MODE, env_prefix="LIT_PI")
@@ -303,6 +340,16 @@ class LitPiCLI(LightningCLI):
             raise UserError(f"trainer: {error}") from error
         check_machines(trainer)
         return trainer
+
+
+def _planned(config: dict[str, Any]) -> Plan:
+    """The plan of a training."""
+    with NamedTemporaryFile("w", suffix=".yaml") as file, redirect_stdout(StringIO()):
+        yaml.safe_dump({name: config[name] for name in PLANNED if name in config}, file)
+        file.flush()
+        trainer = LitPiCLI(["plan", f"--config={file.name}"]).trainer
+    assert isinstance(trainer, PlanningTrainer) and trainer.planned is not None
+    return trainer.planned
 
 
 def run() -> None:

@@ -20,7 +20,13 @@ GIB = 2**30
 
 
 class PlanningTrainer(Trainer):
-    """Lightning's Trainer, which can also plan a run."""
+    """Lightning's Trainer, which can also plan a run.
+
+    Attributes:
+        planned: the last plan.
+    """
+
+    planned: Plan | None = None
 
     def plan(
         self,
@@ -70,6 +76,7 @@ class PlanningTrainer(Trainer):
             longest=max((each.context_length for each in traces if memory.filled(each) <= 1), default=0),
         )
         meter = self._steps(model, datamodule, STEPS + 1 if climbs else 2) if verify else None
+        self.planned = plan
         if self.is_global_zero:
             Console().print(table(plan, meter))
         return plan

@@ -17,6 +17,9 @@ GRACE = 10.0
 NAMES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 """Variables of the environment that tell a process its rank, as Lightning reads them before there is a Trainer."""
 
+ENDS_WITH_PARENT = "LIT_PI_ENDS_WITH_PARENT"
+"""Variable of the environment under which the first rank too ends with the process that started it."""
+
 Child = subprocess.Popen[bytes]
 
 CONTINUE = "continue with the same command and --ckpt_path auto"
@@ -45,8 +48,8 @@ def watched(children: Callable[[], Sequence[Child]], last_words: Callable[[str],
 
 @contextmanager
 def ending_with_parent() -> Iterator[None]:
-    """End this process, if it is a rank beside the first, soon after the process that started it."""
-    if is_first():
+    """End this process, if it is a rank beside the first or is told to, soon after the process that started it."""
+    if is_first() and ENDS_WITH_PARENT not in os.environ:
         yield
     else:
         with _looking(partial(_watch_parent, os.getppid())):
@@ -79,7 +82,7 @@ def _watch_parent(parent: int, ended: Event) -> None:
     while not ended.wait(PAUSE):
         if os.getppid() != parent:
             if not ended.wait(GRACE):
-                _say("the process that started this rank ended")
+                _say("the process that started this one ended")
                 os._exit(1)
             return
 

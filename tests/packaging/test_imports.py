@@ -20,11 +20,12 @@ ROOMS: dict[str, set[str]] = {
     "report": {"evaluations", "runs"},
     "export": {"positions", "models", "data", "evaluations", "runs"},
     "planning": {"data", "datamodules", "models", "parallel", "module"},
+    "compare": {"positions", "models", "evaluations", "planning", "report", "runs"},
 }
 MAY_IMPORT = (
     dict.fromkeys(BASE, BASE)
     | {name: BASE | rooms for name, rooms in ROOMS.items()}
-    | {"callbacks": BASE | ROOMS.keys() - {"export"}}
+    | {"callbacks": BASE | ROOMS.keys() - {"export", "compare"}}
     | dict.fromkeys(("python", "command_line"), BASE | ROOMS.keys() | {"callbacks"})
 )
 """What each room may import beside itself; `cli` and `__main__` may import everything, and nothing imports them."""
@@ -76,7 +77,7 @@ def test_files_are_read_in_one_sitting() -> None:
     assert not long
 
 
-LARGER = {"lit_pi": 25, "lit_pi/positions": 25, "tests": 25, "tests/helpers": 16}
+LARGER = {"lit_pi": 26, "lit_pi/positions": 25, "tests": 26, "tests/helpers": 16}
 """The rooms themselves with their tests, and a file a strategy; no other folder has more than 15 entries."""
 
 
