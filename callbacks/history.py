@@ -44,7 +44,12 @@ class History(Callback):
         last = before[-1] if self._trainings else {}
         goes_on = all(last.get(name) == value for name, value in asked.items())
         if not goes_on:
-            begins = {"initial_weights": weight_digest(pl_module), "steps": 0, "tokens": 0, "seconds": 0.0}
+            begins = {
+                "initial_weights": weight_digest(pl_module, pl_module.device),
+                "steps": 0,
+                "tokens": 0,
+                "seconds": 0.0,
+            }
             last = asked | begins | {"sequences": written(0), "gib": 0.0}
             before = [*before, last]
         self._trainings = before

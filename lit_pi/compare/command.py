@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
-from jsonargparse import Namespace
+from jsonargparse import Namespace, strip_meta
 from jsonargparse.typing import Path_fr
 from rich.console import Console
 from rich.table import Table
@@ -108,7 +108,7 @@ def _chosen(arms: Mapping[str, Config], only: Sequence[str], baseline: str | Non
 
 def _plain(arm: Arm | Namespace) -> Config:
     """An arm as plain values, as configurations have them."""
-    values = arm.as_dict() if isinstance(arm, Namespace) else dict(vars(arm))
+    values = strip_meta(arm).as_dict() if isinstance(arm, Namespace) else dict(vars(arm))
     rate = values["learning_rate"]
     values["learning_rate"] = [float(each) for each in rate] if isinstance(rate, list | tuple) else rate
     return values | {"options": values["options"] or {}}

@@ -13,10 +13,15 @@ CHUNK = 2**24
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def weight_digest(module: nn.Module) -> str:
-    """Digest the parameters of a module, by their names: sums of their bits and of the squares of these."""
+def weight_digest(module: nn.Module, device: torch.device) -> str:
+    """Digest the parameters of a module, by their names: sums of their bits and of the squares of these.
+
+    Args:
+        module: the module.
+        device: where ranks add up their parts; parameters may lie elsewhere.
+    """
     named = list(module.named_parameters())
-    sums = torch.stack([_sums(own_part(parameter.detach())) for _, parameter in named])
+    sums = torch.stack([_sums(own_part(parameter.detach())).to(device) for _, parameter in named])
     sharded = [isinstance(parameter, DTensor | FlatParameter) for _, parameter in named]
     if any(sharded):
         of_shards = sums[sharded]

@@ -95,7 +95,7 @@ def test_a_model_carries_every_training_it_went_through(base: Path, tmp_path: Pa
 
 def test_a_digest_of_weights_tells_every_bit() -> None:
     module = torch.nn.Linear(7, 5).to(torch.bfloat16)
-    before = weight_digest(module)
+    before = weight_digest(module, torch.device("cpu"))
     with torch.no_grad():
         module.weight.view(torch.int16)[2, 3] ^= 1
-    assert weight_digest(module) != before
+    assert weight_digest(module, torch.device("cpu")) != before

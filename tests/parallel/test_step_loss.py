@@ -96,7 +96,8 @@ class Seen(Callback):
 
 
 def together(rows: Rows) -> TrainingBatch:
-    return TrainingBatch(*map(torch.cat, zip(*rows, strict=True)))  # type: ignore[arg-type]
+    tensors = (row[:-1] for row in rows)  # without the digest
+    return TrainingBatch(*map(torch.cat, zip(*tensors, strict=True)))  # type: ignore[arg-type]
 
 
 def learnt(base: Path, rows: Rows, cut: tuple[int, int], adapter: LoRA | None = None, **options: Any) -> Seen:

@@ -219,4 +219,4 @@ def test_what_an_unfinished_model_scored_says_so(finished: Path, tmp_path: Path,
         note(finished, state="finished", reason=None, step=4)
     (record,) = load_records(tmp_path)
     assert "was stopped at step 3 of 4 (SIGTERM)" in record["unfinished"]
-    assert label(Run("a", tmp_path), record).endswith("(partial, unfinished)")
+    assert label(Run("a", tmp_path), record).endswith("partial, unfinished)")
