@@ -131,7 +131,12 @@ def test_what_changed_is_named_and_reads_as_before_without_the_seal(change: str,
     "name",
     [
         *("special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "adapter_config.json", "vocab.json"),
-        *("model.safetensors.index.json", "other.safetensors", "pytorch_model.bin", "additional_chat_templates/a.jinja"),
+        *(
+            "model.safetensors.index.json",
+            "other.safetensors",
+            "pytorch_model.bin",
+            "additional_chat_templates/a.jinja",
+        ),
     ],
 )
 def test_what_transformers_would_read_was_not_added(name: str, copied: Path) -> None:
