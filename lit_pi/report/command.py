@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lit_pi.errors import UserError
+from lit_pi.errors import UserError, printable
 from lit_pi.evaluations import Evaluation
 from lit_pi.evaluations.figures import Picture, save
 from lit_pi.evaluations.records import Records
@@ -56,7 +56,8 @@ def report(directories: Sequence[Path], output: Path = Path("runs/report")) -> N
     )
     needs = "% \\usepackage{booktabs,graphicx}\n"
     _write(output / "report.tex", "\n".join([needs, *(table.latex() for table in tables), included]))
-    print("Report:", output / "report.md", output / "report.tex", *(output / f"{name}.png" for name in figures))
+    written = ("report.md", "report.tex", *(f"{name}.png" for name in figures))
+    print("Report:", *(printable(str(output / name)) for name in written))
 
 
 def write_tables(run: Path) -> str:
