@@ -38,7 +38,7 @@ from lit_pi.callbacks import (
     Throughput,
 )
 from lit_pi.command_line.doors import check_classes, check_template
-from lit_pi.command_line.machines import check_machines
+from lit_pi.command_line.machines import check_machines, check_open_files
 from lit_pi.command_line.mistakes import mistake_behind, mistakes_of_threads
 from lit_pi.command_line.numbers import check_numbers
 from lit_pi.command_line.parser import MODE, Parser
@@ -261,6 +261,7 @@ class LitPiCLI(LightningCLI):
         """Make everything, and let the model know which checkpoint it will be."""
         with telling_what_fails():
             super().instantiate_classes()
+        check_open_files(self.datamodule.num_workers)
         self.model.checkpoint_path = self.config[self.subcommand].get("ckpt_path")
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:

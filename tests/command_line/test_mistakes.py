@@ -254,6 +254,14 @@ def test_too_many_open_files_are_told(raised: Exception) -> None:
     assert (mistake_behind(raised) or "").startswith("too many files are open: allow more with `ulimit -n 4096`")
 
 
+def test_processes_that_could_not_hand_over_batches_are_not_waited_for(
+    tiny: list[str], tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (40, 40))
+    said = refused("fit", *tiny, f"--trainer.default_root_dir={tmp_path}", "--data.num_workers=2")
+    assert "data.num_workers is 2, and only 40 files may be open at once: allow 48 with `ulimit -n 48`" in said
+
+
 def test_a_full_disk_is_told_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(OSError) as full, beside(tmp_path / "mine"):
         raise OSError(errno.ENOSPC, "No space left on device")
