@@ -44,18 +44,19 @@ from lit_pi.callbacks import (
     Throughput,
 )
 from lit_pi.command_line.doors import check_classes, check_template
-from lit_pi.command_line.machines import check_machines
+from lit_pi.command_line.machines import check_machines, check_open_files
 from lit_pi.command_line.mistakes import mistake_behind, mistakes_of_threads
 from lit_pi.command_line.numbers import check_numbers
 from lit_pi.command_line.parser import MODE, Parser
 from lit_pi.command_line.run_config import RunConfig
-from lit_pi.command_line.wording import telling_what_fails
+from lit_pi.command_line.texts import check_texts, check_words
+from lit_pi.command_line.wording import naming_the_file, telling_what_fails
 from lit_pi.command_line.yaml_files import preset
 from lit_pi.compare.command import compare
 from lit_pi.data.prepare import prepare
 from lit_pi.data.train_tokenizer import train_tokenizer
 from lit_pi.datamodules import LongContextData
-from lit_pi.errors import UserError
+from lit_pi.errors import UserError, printable
 from lit_pi.export import export
 from lit_pi.models.sources.checkpoint import FOLDER, checkpoints_of, newest_checkpoint, read_content
 from lit_pi.models.training.optimization import ADAMW, WARMUP
@@ -158,8 +159,12 @@ class LitPiCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the command line, with presets named by their path under `configs/`."""
         words = args if isinstance(args, list) else sys.argv[1:]
-        self.config = parser.parse_args([preset(word) for word in words])
+        check_words(words)
+        found = [preset(word) for word in words]
+        with naming_the_file(found):
+            self.config = parser.parse_args(found)
         subcommand = self.config.subcommand
+        check_texts(self.config[subcommand])
         check_classes(self.config[subcommand])
         check_numbers(subcommand, self.config[subcommand])
         if subcommand == "compare":
@@ -294,6 +299,7 @@ class LitPiCLI(LightningCLI):
         """Make everything, and let the model know which checkpoint it will be."""
         with telling_what_fails():
             super().instantiate_classes()
+        check_open_files(self.datamodule.num_workers)
         self.model.checkpoint_path = self.config[self.subcommand].get("ckpt_path")
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
@@ -368,6 +374,6 @@ def run() -> None:
         print(f"lit-pi: error: {hidden(failure or mistake or '')}", file=sys.stderr)
         sys.exit(1 if failure else 2)
     if cli.trainer.is_global_zero and cli.subcommand != "plan":
-        print(f"Run directory: {cli.trainer.default_root_dir}")
+        print(f"Run directory: {printable(str(cli.trainer.default_root_dir))}")
     if distributed.is_initialized():
         distributed.destroy_process_group()  # a process that exits with gloo's threads may abort

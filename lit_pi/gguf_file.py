@@ -63,10 +63,16 @@ def read_header(path: Path) -> Header:
     try:
         metadata, tensors = read_gguf_metadata(str(path))
     except _DAMAGE as error:
-        raise UserError(f"{path} is no whole GGUF file ({error}): bring it again") from error
+        raise UserError(f"{path} is no whole GGUF file ({_reason(error)}): bring it again") from error
     if metadata.get("split.count", 1) != 1:
         raise UserError(f"{path} is a part of a model: join all parts with llama.cpp's `llama-gguf-split --merge`")
     return Header(str(metadata["general.architecture"]), metadata, tensors, _dtype_of_whole(path))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnicodeError):
+        return "a text in it is not UTF-8"
+    return str(error) if isinstance(error, ValueError) else "it ends before all that its header announces"
 
 
 def _dtype_of_whole(path: Path) -> torch.dtype | None:

@@ -1,6 +1,7 @@
 """The seal of an exported model: a file in its directory, by which the others are known to be what was exported."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,13 @@ from lit_pi.files import as_text, check_fetched, file_checksum, read_sealed, wri
 NAME = "lit_pi_seal.json"
 """File of an exported directory: size and CRC-32 of the others, and of those that hold weights a CRC-32 each of their
 header and their tensors, which are checked as they are read."""
+WEIGHTS = ("*.safetensors", "*.bin", "*.index.json")
+"""Names under which transformers looks for weights."""
+DESCRIPTION = (
+    *("*config.json", "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt"),
+    *("*.model", "*.tiktoken", "*.jinja", "additional_chat_templates/*.jinja"),
+)
+"""Names of what else it reads unasked: who lays such a file beside a model changes what it computes."""
 
 
 def write_seal(directory: Path, unsealed: str) -> None:
@@ -53,7 +61,7 @@ def _header_checksum(path: Path) -> str:
 
 
 class Seal:
-    """The seal of a directory; files that it does not know are anybody's, as all are where there is none.
+    """The seal of a directory; files that it does not know are anybody's, if transformers does not read their like.
 
     Args:
         directory: the directory of a model, or anything else, which has no seal.
@@ -65,34 +73,41 @@ class Seal:
     def __init__(self, directory: Path) -> None:
         self._directory, self._seal = directory, directory / NAME
         try:
-            self._files = _files_in(read_sealed(self._seal)) if self._seal.is_file() else {}
+            self._files = _files_in(self._content()) if os.path.lexists(self._seal) else {}
         except ValueError as error:
             raise UserError(
                 f"{self._seal} says whether the files beside it are what was exported, and is damaged ({error}): "
                 "export the model again, or remove it"
             ) from error
 
+    def _content(self) -> dict[str, Any]:
+        if not self._seal.is_file():
+            raise ValueError("it is no file")
+        return read_sealed(self._seal)
+
     def check_description(self) -> None:
         """Check all files but those of weights.
 
         Raises:
-            UserError: one is missing, or not what was exported.
+            UserError: one is missing, added, or not what was exported.
         """
         for name, entry in self._files.items():
             if "tensors" not in entry:
                 self._check_file(name, entry)
+        self._check_added(DESCRIPTION)
 
     def check_weights(self) -> None:
-        """Check that the files of weights are there, in their size, with the tensors they had.
+        """Check that the files of weights are there and no others, in their size, with the tensors they had.
 
         Raises:
-            UserError: one is missing, or not what was exported.
+            UserError: one is missing, added, or not what was exported.
         """
         for name, entry in self._files.items():
             if "tensors" in entry:
                 self._check_size(name, entry)
                 if _header_checksum(self._directory / name) != entry.get("header"):
                     raise self._changed(name, "its header has another checksum")
+        self._check_added(WEIGHTS)
 
     def check_tensor(self, file: str, name: str, tensor: Tensor) -> None:
         """Check a tensor that was read from a file of weights.
@@ -108,10 +123,19 @@ class Seal:
         """Check all files whole.
 
         Raises:
-            UserError: one is missing, or not what was exported.
+            UserError: one is missing, added, or not what was exported.
         """
         for name, entry in self._files.items():
             self._check_file(name, entry)
+        self._check_added(WEIGHTS + DESCRIPTION)
+
+    def _check_added(self, patterns: Iterable[str]) -> None:
+        if not self._files:
+            return
+        found = {path for pattern in patterns for path in self._directory.glob(pattern) if path.is_file()}
+        names = {path.relative_to(self._directory).as_posix() for path in found if not path.name.startswith(".")}
+        for name in sorted(names - {NAME} - self._files.keys()):
+            raise self._changed(name, "it was added")
 
     def _check_file(self, name: str, entry: Mapping[str, Any]) -> None:
         self._check_size(name, entry)
@@ -143,4 +167,6 @@ def _files_in(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         for entry in files.values()
     ):
         raise ValueError("it does not say what a seal says")
+    if not any("tensors" in entry for entry in files.values()):
+        raise ValueError("it knows no weights")
     return files

@@ -1,6 +1,7 @@
-"""Whether the ranks that a run asks for have machines to run on."""
+"""Whether the ranks and processes that a run asks for have machines to run on."""
 
 import os
+import resource
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
@@ -10,6 +11,8 @@ from lit_pi.errors import UserError
 
 RANKS_A_CORE = 4
 """Ranks that a core may be shared by; with many more, memory ends before the first step."""
+OPEN, OPEN_A_WORKER = 32, 8
+"""Files that a run has open, and more of them for each process that hands it batches, at the very least."""
 
 
 def check_machines(trainer: Trainer) -> None:
@@ -29,4 +32,21 @@ def check_machines(trainer: Trainer) -> None:
         raise UserError(
             f"trainer.num_nodes is {trainer.num_nodes:,}, and nothing tells where the other nodes are: start the run "
             "through Slurm or torchrun, or set MASTER_ADDR, MASTER_PORT and NODE_RANK on each of them"
+        )
+
+
+def check_open_files(workers: int) -> None:
+    """Check that processes which read data may hand over what they read, as open files; without, they wait for ever.
+
+    Args:
+        workers: how many processes there are.
+
+    Raises:
+        UserError: too few files may be open.
+    """
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if workers and most != resource.RLIM_INFINITY and most < (needed := OPEN + OPEN_A_WORKER * workers):
+        raise UserError(
+            f"data.num_workers is {workers:,}, and only {most:,} files may be open at once: allow {needed:,} with "
+            f"`ulimit -n {needed}`, or take fewer"
         )

@@ -22,6 +22,8 @@ PLACES = {
 RUST: dict[type[BaseException], str] = {SafetensorError: "the file of weights", Exception: "the tokenizer"}
 """Files that libraries in Rust write, by what they raise instead of an OSError."""
 NO_MEMORY = ("can't allocate memory", "CUDA out of memory")
+TOO_MANY = "Too many open files"
+"""Words of the operating system, which torch repeats in errors of its own."""
 
 
 def mistake_behind(error: BaseException | None) -> str | None:
@@ -42,6 +44,8 @@ def _mistake_behind(error: BaseException | None) -> str | None:
             return said
         if isinstance(each, MemoryError) or any(sign in str(each) for sign in NO_MEMORY):
             return "there is too little memory: take a smaller model, batch or context, or a machine with more"
+        if TOO_MANY in str(each):
+            return "too many files are open: allow more with `ulimit -n 4096`, or take fewer data.num_workers"
     return None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from lit_pi.command_line.mistakes import mistake_behind
 from lit_pi.command_line.names import classes, missing_methods, options_of
-from lit_pi.command_line.yaml_files import presets
+from lit_pi.command_line.yaml_files import file_with, presets
 from lit_pi.errors import UserError, chain_of, nearest, shown
 
 COMMAND_LINE = "the command line"
@@ -17,6 +17,11 @@ COMMAND_LINE = "the command line"
 NUMBERS = {"float": "a number", "int": "a whole number"}
 """Types as people call them."""
 NOT_FINITE = re.compile(r"[+-]?\.?(nan|inf|infinity)", re.IGNORECASE)
+
+FOREIGN = re.compile(r"(Subcommand|Group) '([^']+)' does not accept option '([^']+)'")
+"""How jsonargparse says that a file has an option that is none."""
+PLAIN = re.compile(r"True|False|[-+]?\d[-\d.e:+ ]*")
+"""Truth values, numbers and dates, as Python writes them."""
 
 
 def of_file(message: str, error: BaseException | None) -> tuple[str, str]:
@@ -29,6 +34,25 @@ def of_file(message: str, error: BaseException | None) -> tuple[str, str]:
         if loop and each.__context__ is not None:
             return f"in {loop[1]}, ", message.replace(str(each), str(each.__context__))
     return "", message
+
+
+@contextmanager
+def naming_the_file(words: list[str]) -> Iterator[None]:
+    """Say which of the YAML files on a command line has an option that is none.
+
+    Args:
+        words: the command line.
+
+    Raises:
+        UserError: that of the block.
+    """
+    try:
+        yield
+    except UserError as error:
+        foreign = next(filter(None, (FOREIGN.match(str(each)) for each in chain_of(error))), None)
+        if foreign is None or (file := file_with(_key(foreign), words)) is None:
+            raise
+        raise UserError(f"in {file}, {error}") from error
 
 
 @contextmanager
@@ -73,11 +97,20 @@ def one_sentence(message: str, options: Mapping[str, Any]) -> str:
     if unknown := re.fullmatch(r"unrecognized arguments: (.*)", message.strip(), re.DOTALL):
         names = [word.partition("=")[0] for word in unknown[1].split() if word.startswith("-")] or [unknown[1]]
         return f"there is no option {names[0]}{nearest(names[0], options)}: --help lists them"
+    if foreign := FOREIGN.match(message):
+        names = [name.removeprefix("--") for name in options]
+        return f"there is no option {shown(_key(foreign))}{nearest(_key(foreign), names)}: --help lists them"
     if command := re.search(r"invalid choice: '([^']+)' \(choose from (.*)\)", message):
         return f"there is no command {command[1]}{nearest(command[1], re.findall(r'[a-z]+', command[2]))}: {command[2]}"
     if other := re.match(r"Unexpected config: (.*)", message, re.DOTALL):
         return f"a configuration holds `{shown(other[1])}` and no options: write `option: value`, a line each"
     return " ".join(message.split())
+
+
+def _key(foreign: re.Match[str]) -> str:
+    """The option that jsonargparse does not know, as a file has it."""
+    kind, owner, option = foreign.groups()
+    return option if kind == "Subcommand" else f"{owner}.{option}"
 
 
 def _refused(message: str, key: str) -> str | None:
@@ -141,7 +174,10 @@ def _of_another_form(message: str, key: str) -> str | None:
 
 
 def _no_file(message: str, key: str) -> str | None:
-    if missing := re.search(r"(?:File does not exist: |Expected a path but )'?(\S+\.ya?ml)", message):
+    if other := re.search(r"Path is not a file: '(.*)'", message):
+        return f"{key} is {shown(other[1])}, which is a folder or something else: name a file in YAML"
+    any_name = r"'?([^'\n]+)" if key == "config" else r"'?(\S+\.ya?ml)"
+    if missing := re.search(rf"(?:File does not exist: |Expected a path but ){any_name}", message):
         return f"{key} is {missing[1]}, and there is no such file or preset{nearest(missing[1], presets())}"
     return None
 
@@ -157,6 +193,19 @@ def _no_number(message: str, key: str) -> str | None:
         return None
     called = [NUMBERS[kind] for kind in NUMBERS if kind in kinds]
     return f"{key} is {shown(given)}, and must be of type {' or '.join(kinds)}: give {' or '.join(called)}"
+
+
+def _no_name(message: str, key: str) -> str | None:
+    return f"{key} has a NUL byte in it, which no name has: remove that" if "embedded null byte" in message else None
+
+
+def _no_text(message: str, key: str) -> str | None:
+    """The sentence of a value that YAML takes for something else than text."""
+    given = _given(message)
+    if given is None or "str" not in _kinds(message) or not PLAIN.fullmatch(given):
+        return None
+    truth = ", as YAML reads yes, no, on and off" if given in ("True", "False") else ""
+    return f"{key} is {given}{truth}, and must be of type {' or '.join(_kinds(message))}: put a text in quotes"
 
 
 def _no_class(message: str, key: str, hint: Any) -> str | None:
@@ -183,7 +232,7 @@ def _of_another_type(message: str, key: str) -> str | None:
 
 
 SAYINGS: tuple[Callable[[str, str], str | None], ...] = (
-    _refused, _abstract, _incomplete, _not_taken, _no_file, _no_module, _of_another_form, _no_number
+    _refused, _abstract, _incomplete, _not_taken, _no_file, _no_module, _of_another_form, _no_number, _no_text, _no_name
 )  # fmt: skip
 """Ways to say it, the most telling first; those of classes, and of types at last, follow."""
 

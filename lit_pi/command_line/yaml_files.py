@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,14 @@ from lit_pi.errors import UserError, shown
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Makes plain values, and no objects of any tag."""
 
+MISSING = object()
+"""Stands for a value that is not there."""
 MERGE = "tag:yaml.org,2002:merge"
 """The tag of the key `<<`."""
+WHOLE = "tag:yaml.org,2002:int"
+"""The tag of whole numbers, of which Python reads so many digits and no more."""
+DEEPEST = 100
+"""Mappings and lists inside of each other; a configuration has ten."""
 MOST_NODES = 100_000
 """Values in a file; a plan of evaluations has a thousand."""
 
@@ -27,8 +34,8 @@ def preset(word: str) -> str:
         UserError: the file, or the value that the word gives instead, is not valid YAML.
     """
     option, equals, value = word.rpartition("=")
-    if value.startswith(("{", "[")):
-        check_keys(value, option or "a value on the command line")
+    if value.lstrip().startswith(("{", "[")) or len(value) > sys.get_int_max_str_digits():
+        check_yaml(value, option or "a value on the command line")
     return f"{option}{equals}{found(value)}"
 
 
@@ -60,24 +67,46 @@ def presets() -> list[str]:
     return [f"configs/{path.relative_to(root).as_posix()}" for path in root.rglob("*.yaml")]
 
 
+def file_with(key: str, words: Iterable[str]) -> str | None:
+    """The last YAML file among the words of a command line that has a key; None where none has.
+
+    Args:
+        key: names of options inside of each other, with dots between them.
+        words: the words, as `preset` gives them.
+    """
+    for name in reversed([word.rpartition("=")[2] for word in words]):
+        if not name.endswith(".yaml") or not Path(name).is_file():
+            continue
+        value = yaml.load(Path(name).read_text(encoding="utf-8"), Loader=Loader)  # noqa: S506 - it is a safe one
+        for part in key.split("."):
+            value = value.get(part, MISSING) if isinstance(value, dict) else MISSING
+        if value is not MISSING:
+            return name
+    return None
+
+
 def careful(load: Callable[[str], Any]) -> Callable[[str], Any]:
     """A loader of YAML that finds presets inside it as `found` does, and refuses what has two meanings."""
 
     def load_carefully(text: str) -> Any:
         if any(sign in text for sign in "{[:*"):
-            check_keys(text, f"the YAML `{shown(text)}`")
+            check_yaml(text, f"the YAML `{shown(text)}`")
         return _with_presets(load(text))
 
     return load_carefully
 
 
-def check_keys(text: str, where: object) -> None:
+def check_yaml(text: str, where: object) -> None:
     """Check that no mapping in a YAML text has a key twice, of which the first would be lost, and that it ends.
 
     Raises:
-        UserError: one has, or aliases make more of the text than anyone wrote.
+        UserError: one has, or it holds more than anyone wrote: aliases of aliases, depths, or digits.
     """
     try:
+        if _depth(text) > DEEPEST:
+            raise UserError(
+                f"{where} has values inside of values, over {DEEPEST} deep: no option takes that, so write it flat"
+            )
         root = yaml.compose(text, Loader=Loader)
     except yaml.YAMLError:
         return  # which whoever loads it says
@@ -85,6 +114,13 @@ def check_keys(text: str, where: object) -> None:
         return
     if _size(root, {}) > MOST_NODES:
         raise UserError(f"{where} has aliases of aliases that come to over {MOST_NODES:,} values: write it out")
+    most = sys.get_int_max_str_digits()
+    if (
+        long := next((each for each in _scalars(root) if each.tag == WHOLE and len(each.value) > most), None)
+    ) is not None:
+        raise UserError(
+            f"{where} has a number of {len(long.value):,} digits, which no option takes: write a smaller one"
+        )
     if (twice := next(_twice(root), None)) is not None:
         line = twice.start_mark.line + 1
         raise UserError(f"{where} has the key `{twice.value}` twice, again in line {line}: keep one of them")
@@ -96,6 +132,23 @@ def _size(node: yaml.Node, sizes: dict[int, float]) -> float:
         sizes[id(node)] = math.inf
         sizes[id(node)] = 1 + sum(_size(each, sizes) for each in _inside(node))
     return sizes[id(node)]
+
+
+def _depth(text: str) -> int:
+    """How deep the values of a text are inside of each other, found without going there; as far as the limit."""
+    depth = 0
+    for event in yaml.parse(text, Loader=Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            break
+    return depth
+
+
+def _scalars(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
+    if isinstance(node, yaml.ScalarNode):
+        yield node
+    for each in _inside(node):
+        yield from _scalars(each)
 
 
 def _inside(node: yaml.Node) -> Iterator[yaml.Node]:
@@ -124,7 +177,7 @@ def _with_presets(value: Any) -> Any:
 def _check_file(path: Path) -> None:
     try:
         text = path.read_text(encoding="utf-8")
-        check_keys(text, path)
+        check_yaml(text, path)
         content = yaml.safe_load(text)
     except UserError:
         raise

@@ -41,7 +41,7 @@ def prepare(
         if verify:
             store = built_store(corpus, split, loaded)
             store.tokens[:]  # what opening does not check
-            print(f"{store.directory} is intact: every file has its checksum")
+            print(f"{printable(str(store.directory))} is intact: every file has its checksum")
         else:
             _show(open_store(corpus, split, loaded))
 
@@ -79,8 +79,8 @@ def _show(store: TokenStore) -> None:
     print(f"Tokens of a document (least, quartiles, most): {middle}")
     with beside(picture := store.directory / PICTURE) as partial:
         lengths_figure(lengths).savefig(partial, format=picture.suffix[1:])
-    print("Store:", store.directory)
-    print("Picture:", picture)
+    print("Store:", printable(str(store.directory)))
+    print("Picture:", printable(str(picture)))
 
 
 def lengths_figure(lengths: NDArray[np.int64]) -> Figure:

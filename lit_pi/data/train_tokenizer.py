@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lit_pi.data.corpora import Corpus, Document, Split
 from lit_pi.data.tokenizer import FILE
-from lit_pi.errors import UserError
+from lit_pi.errors import UserError, printable
 from lit_pi.files import partial_of, put, remove
 from lit_pi.ranges import Count, Range, in_range
 
@@ -47,7 +47,7 @@ def train_tokenizer(
         raise UserError(f"{output} already holds a tokenizer: name another directory, or delete it")
     with _whole_in(output) as partial:
         said = _trained(corpus, partial, vocabulary_size, split, max_bytes, split_digits)
-    print(f"{said}: {output}")
+    print(f"{said}: {printable(str(output))}")
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Parquet files that are whole at any instant, and read when they are what was written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,39 @@ def read_columns(run: Path, record: Mapping[str, Any], columns: Sequence[str] | 
     Raises:
         DamagedError: there is no such table, it has no such column, or it is not the one that the results were made of.
     """
-    path = run / record["table"]
-    try:
-        content = path.read_bytes()
-        if as_text(crc32(content)) != record[TABLE_CHECKSUM]:
-            raise ValueError("it is not the one that the results were made of, by its checksum")
-        table = pyarrow.parquet.read_table(pyarrow.BufferReader(content))
+    with _telling(run, record):
+        table = pyarrow.parquet.read_table(pyarrow.BufferReader(_content(run, record)))
         return {name: table[name].to_pylist() for name in columns or table.column_names}
+
+
+def check_table(run: Path, record: Mapping[str, Any]) -> None:
+    """Check that the table of a record, if it has one, is what the results were made of.
+
+    Args:
+        run: the run directory.
+        record: one of its results.
+
+    Raises:
+        DamagedError: it is not, or not there.
+    """
+    if record.get("table"):
+        with _telling(run, record):
+            _content(run, record)
+
+
+def _content(run: Path, record: Mapping[str, Any]) -> bytes:
+    path = run / record["table"]
+    if not path.is_file():  # a pipe or a device may never end
+        raise ValueError("there is no such file")
+    content = path.read_bytes()
+    if as_text(crc32(content)) != record[TABLE_CHECKSUM]:
+        raise ValueError("it is not the one that the results were made of, by its checksum")
+    return content
+
+
+@contextmanager
+def _telling(run: Path, record: Mapping[str, Any]) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
-        raise DamagedError(f"cannot read the table {path} ({error}): test that run again") from error
+        raise DamagedError(f"cannot read the table {run / record['table']} ({error}): test that run again") from error

@@ -9,7 +9,7 @@ from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
 from lit_pi.data.model_tokenizer import choose_tokenizer
-from lit_pi.errors import UserError
+from lit_pi.errors import UserError, printable
 from lit_pi.export.model_card import Exported
 from lit_pi.export.origin import Origin
 from lit_pi.export.verification import Verified, verify
@@ -71,7 +71,7 @@ def export(
             raise UserError(
                 "export got `check` beside `checkpoint` or `output`: it checks what was exported before, alone"
             )
-        print(f"{check} is what was exported: {_said(verify(check))}")
+        print(f"{printable(str(check))} is what was exported: {_said(verify(check))}")
         return
     if checkpoint is None or output is None:
         raise UserError("export needs the `checkpoint` and the `output` directory, or the directory to `check`")
@@ -91,7 +91,7 @@ def export(
         ),
     )
     print(f"Stock transformers computes what the model does: {_said(verified)}")
-    print("Exported:", output)
+    print("Exported:", printable(str(output)))
 
 
 def _write(

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
 from lit_pi.errors import UserError
+from lit_pi.export.generation_settings import check_settings
 from lit_pi.models import LanguageModel
 from lit_pi.models.sources.provenance import KEY, config_in_effect
 from lit_pi.positions import FULL_ATTENTION
@@ -32,8 +34,9 @@ def write_model(
         The config as written.
 
     Raises:
-        UserError: transformers cannot express the strategy.
+        UserError: transformers cannot express the strategy, or a setting of generation is none.
     """
+    check_settings(model.llm.generation_config, model.llm.name_or_path or "the model")
     config = config_in_effect(model.llm.config, model.position, model.rope, target_context)
     if refusal := getattr(config, KEY).get("refusal"):
         raise UserError(refusal)
@@ -49,6 +52,8 @@ def write_model(
     content = json.loads(config.to_json_string())
     content |= older_form(content)
     (directory / CONFIG).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    for weights in directory.glob("*.safetensors"):  # which safetensors lets nobody else read
+        shutil.copymode(directory / CONFIG, weights)
     return config
 
 

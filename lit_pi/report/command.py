@@ -1,14 +1,17 @@
 """Tables and pictures of runs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 
-from lit_pi.errors import UserError
+from lit_pi.errors import DamagedError, UserError, printable
 from lit_pi.evaluations import Evaluation
 from lit_pi.evaluations.figures import Picture, save
+from lit_pi.evaluations.parquet import check_table
+from lit_pi.evaluations.records import FILE as RESULTS
 from lit_pi.evaluations.records import Records
 from lit_pi.evaluations.tables import Table
 from lit_pi.files import beside, file_name
@@ -61,6 +64,7 @@ def write_report(entries: Sequence[Entry], output: Path, warnings: Sequence[str]
         with _telling(owner, records):
             tables += [*owner.tables(records), *owner.differences(records)]
             figures |= {file_name(name): figure for name, figure in owner.figures(records).items()}
+    _warn_of_tables(itertools.chain.from_iterable(evaluations.values() for evaluations in found.values()))
     console = Console()
     for table in tables:
         table.print(console)
@@ -75,8 +79,18 @@ def write_report(entries: Sequence[Entry], output: Path, warnings: Sequence[str]
     )
     needs = "% \\usepackage{booktabs,graphicx}\n"
     _write(output / "report.tex", "\n".join([needs, *(table.latex() for table in tables), included]))
-    page = write_page(entries, output, warnings)
-    print("Report:", page, output / "report.md", output / "report.tex", *(output / f"{name}.png" for name in figures))
+    write_page(entries, output, warnings)
+    written = ("report.html", "report.md", "report.tex", *(f"{name}.png" for name in figures))
+    print("Report:", *(printable(str(output / name)) for name in written))
+
+
+def _warn_of_tables(evaluations: Iterable[Records]) -> None:
+    """Warn of tables that are not what the results were made of; of one run alone nothing is made of them."""
+    for run, record in itertools.chain.from_iterable(records.items() for records in evaluations):
+        try:
+            check_table(run.directory, record)
+        except DamagedError as error:
+            print(f"Warning: {printable(str(error))}; what stands in {RESULTS} is reported.")
 
 
 def write_tables(run: Path) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from lit_pi.errors import UserError, sentence_of
+from lit_pi.errors import UserError, printable, sentence_of
 from lit_pi.files import beside
 from lit_pi.runs.failures import failure_behind
 from lit_pi.runs.owner import is_owned
@@ -112,7 +112,7 @@ def unfinished(run: Path) -> str | None:
     Nothing is said of directories without a status.
     """
     trained = _training_of(read_status(run))
-    return None if trained is None or trained.get("state") == "finished" else _ended(run, trained)
+    return None if trained is None or trained.get("state") == "finished" else printable(_ended(run, trained))
 
 
 def say_if_unfinished(run: Path) -> None:

@@ -18,6 +18,7 @@ import yaml
 from safetensors import SafetensorError
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from lit_pi import cli
 from lit_pi.__main__ import main
 from lit_pi.cli import LitPiCLI
 from lit_pi.command_line.mistakes import mistake_behind, mistakes_of_threads
@@ -81,11 +82,18 @@ SLIPS = {
     "--model.adapter=LoRAA": "there is no class or file of that name (did you mean `LoRA`?)",
     "--ckpt_path=": "ckpt_path is empty: name a checkpoint, `last` or `auto`, or leave it out",
     "--trainer.max_time=foo": "trainer.max_time is foo, which is no time: write days:hours:minutes:seconds",
+    f"--trainer.callbacks={'[' * 3000}{']' * 3000}": "error: --trainer.callbacks has values inside of values, over 100",
+    f"--data.evaluations={'{a: ' * 3000}1{'}' * 3000}": "error: --data.evaluations has values inside of values",
+    f"--trainer.max_steps={'9' * 5000}": "error: --trainer.max_steps has a number of 5,000 digits, which no option",
+    "--trainer.default_root_dir=a\0b": "--trainer.default_root_dir is `a b`, with a NUL byte in it",
+    "--trainer.default_root_dir=a\udce9b": "is `a b`, which is not UTF-8 at character 1: rename",
+    "--config=/": "config is /, which is a folder or something else: name a file in YAML",
+    "--config=/none/of/mine": "config is /none/of/mine, and there is no such file or preset",
     "--rope_guard.allow_strategy_change=Foo": "there is no position strategy of that name",
 }
 
 
-@pytest.mark.parametrize("option", SLIPS)
+@pytest.mark.parametrize("option", SLIPS, ids=lambda option: option[:60])
 def test_slips_are_told(option: str, tiny: list[str], tmp_path: Path, refused: Callable[..., str]) -> None:
     assert SLIPS[option] in refused("fit", *tiny, f"--trainer.default_root_dir={tmp_path}", option)
 
@@ -122,6 +130,8 @@ FILES = {
     "bomb": (b"a: &a [1, 1]\n" + b"".join(b"b%d: &b%d [*%s, *%s]\n" % (n, n, *[b"b%d" % (n - 1) if n else b"a"] * 2)
              for n in range(30)), "has aliases of aliases"),
     "circle": (b"a: &a [*a]\n", "has aliases of aliases"),
+    "deep": (b"a: " + b"[" * 3000 + b"]" * 3000, "has values inside of values, over 100 deep"),
+    "digits": (b"a: " + b"9" * 5000, "has a number of 5,000 digits, which no option takes"),
 }  # fmt: skip
 
 
@@ -137,17 +147,44 @@ def test_files_with_mistakes_are_named(
     assert f"{kind}.yaml {said}" in sentence
 
 
+UNREADABLE = {
+    "trainr: {max_steps: 2}": "in {file}, there is no option trainr.max_steps (did you mean `trainer.max_steps`?)",
+    "data: {contxt_length: 2}": "error: in {file}, there is no option data.contxt_length (did you mean `data.context",
+    "data: {tokenizer: no}": "data.tokenizer is False, as YAML reads yes, no, on and off, and must be of type str: put",
+    "data: {tokenizer: 2024}": "data.tokenizer is 2024, and must be of type str: put a text in quotes",
+    'trainer: {default_root_dir: "a\\0b"}': "trainer.default_root_dir is `a b`, with a NUL byte in it, which no name",
+    'data: {train: {class_path: TextFiles, init_args: {train: "a\\0b"}}}': "train is `a b`, with a NUL byte in it",
+    'model: {position: "a\\0b.yaml"}': "model.position has a NUL byte in it, which no name has: remove that",
+}
+
+
+@pytest.mark.parametrize("text", UNREADABLE)
+def test_options_in_a_file_that_are_none_are_told(
+    text: str, tmp_path: Path, tiny: list[str], refused: Callable[..., str]
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    assert UNREADABLE[text].format(file=file) in refused("fit", *tiny, f"--config={file}")
+
+
+@pytest.mark.parametrize("key", ["checkpoint", "output"])
+def test_commands_without_a_trainer_read_no_nul(key: str, tmp_path: Path, refused: Callable[..., str]) -> None:
+    (tmp_path / "mine.yaml").write_text(f'{key}: "a\\0b"')
+    said = refused("export", "--checkpoint=a", "--output=b", f"--config={tmp_path}/mine.yaml")
+    assert f"{key} is `a b`, with a NUL byte in it" in said
+
+
 def test_presets_are_found_inside_of_files_far_from_the_clone(
     tmp_path: Path, tiny: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("model:\n  position: configs/position/interpolate.yaml\n")
-    cli = LitPiCLI(["fit", *tiny, "--config=mine.yaml", "--trainer.max_steps=1", "--trainer.default_root_dir=run"])
-    assert cli.model.position.describe()["class"] == "Interpolate"
+    run = LitPiCLI(["fit", *tiny, "--config=mine.yaml", "--trainer.max_steps=1", "--trainer.default_root_dir=run"])
+    assert run.model.position.describe()["class"] == "Interpolate"
     (tmp_path / "configs" / "position").mkdir(parents=True)
     (tmp_path / "configs" / "position" / "interpolate.yaml").write_text("class_path: NTKAware\ninit_args: {scale: 3}\n")
-    cli = LitPiCLI(["fit", *tiny, "--config=mine.yaml", "--trainer.max_steps=1", "--trainer.default_root_dir=other"])
-    assert cli.model.position.describe()["class"] == "NTKAware"
+    run = LitPiCLI(["fit", *tiny, "--config=mine.yaml", "--trainer.max_steps=1", "--trainer.default_root_dir=other"])
+    assert run.model.position.describe()["class"] == "NTKAware"
 
 
 def test_places_that_cannot_be_written_are_named(tmp_path: Path, tiny: list[str], refused: Callable[..., str]) -> None:
@@ -178,6 +215,15 @@ def test_a_reader_who_leaves_loses_nothing() -> None:
     assert (done.returncode, done.stderr) == (0, "ended\n")
 
 
+def test_a_run_directory_steers_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = SimpleNamespace(is_global_zero=True, default_root_dir="a\x1b[31mb\nc")
+    monkeypatch.setattr(cli, "LitPiCLI", lambda: SimpleNamespace(trainer=trainer, subcommand="fit"))
+    cli.run()
+    assert capsys.readouterr().out == "Run directory: a [31mb c\n"
+
+
 @pytest.mark.parametrize(
     ("where", "said"),
     [(">&-", ""), ("2>&- >&-", ""), (">/dev/full", "lit-pi: what goes to standard output is lost from here on (No sp")],
@@ -197,6 +243,25 @@ def test_a_disk_that_a_library_in_rust_fills_is_full(error: type[Exception], wha
     raised = error("Error while serializing: I/O error: No space left on device (os error 28)")
     said = f"the disk is full where {what} is written: free space, or write elsewhere, and run again"
     assert mistake_behind(raised) == said
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
+        RuntimeError("unable to open shared memory object </torch_1> in read-write mode: Too many open files (24)"),
+    ],
+)
+def test_too_many_open_files_are_told(raised: Exception) -> None:
+    assert (mistake_behind(raised) or "").startswith("too many files are open: allow more with `ulimit -n 4096`")
+
+
+def test_processes_that_could_not_hand_over_batches_are_not_waited_for(
+    tiny: list[str], tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (40, 40))
+    said = refused("fit", *tiny, f"--trainer.default_root_dir={tmp_path}", "--data.num_workers=2")
+    assert "data.num_workers is 2, and only 40 files may be open at once: allow 48 with `ulimit -n 48`" in said
 
 
 def test_a_full_disk_is_told_with_its_path(tmp_path: Path) -> None:

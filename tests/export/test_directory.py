@@ -1,6 +1,7 @@
 """What is exported is what was trained: stock transformers computes the same from it, at every position."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -234,3 +235,34 @@ def test_a_window_edited_by_hand_is_caught(field: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=f"says {field} "):
         verify(tmp_path)
+
+
+def test_all_files_are_for_whom_the_umask_says(tmp_path: Path) -> None:
+    model = built(FromConfig())
+    before = os.umask(0o027)
+    try:
+        write_model(model, tmp_path, max_shard_size="100KB")
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert sum(name.endswith(".safetensors") for name in modes) > 1
+    assert set(modes.values()) == {0o640}, modes
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("max_length", -1, "is -1, and must be a whole number, 1 or more: mend or remove it"),
+        ("temperature", "hot", "is 'hot', and must be a number, 0 or more"),
+        ("temperature", float("nan"), "is nan, and must be a number, 0 or more"),
+        ("eos_token_id", [2, "x"], r"is \[2, 'x'\], and must be the number of a token, 0 or more"),
+        ("do_sample", "yes", "is 'yes', and must be true or false: mend"),
+        ("num_beams", True, "is True, and must be a whole number, 1 or more"),
+    ],
+)
+def test_settings_of_generation_that_are_none_are_not_copied(name: str, value: Any, said: str, tmp_path: Path) -> None:
+    model = built(FromConfig())
+    setattr(model.llm.generation_config, name, value)
+    with pytest.raises(UserError, match=f"{name} in the generation_config.json of .* {said}"):
+        write_model(model, tmp_path)
+    assert not list(tmp_path.iterdir())

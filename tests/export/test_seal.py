@@ -1,6 +1,7 @@
 """An exported model that changed afterwards is refused in one sentence, whoever reads it."""
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import lit_pi
 from lit_pi.data.tokenizer import load_tokenizer
 from lit_pi.errors import UserError
 from lit_pi.export import command, stock, verification
+from lit_pi.files import write_sealed
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -74,6 +76,16 @@ def retyped(folder: Path) -> None:
     (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes().replace(b'"F32"', b'"I32"'))
 
 
+def weightless(folder: Path) -> None:
+    said = json.loads((folder / SEAL).read_text())["files"]
+    write_sealed(folder / SEAL, {"files": {name: entry for name, entry in said.items() if name != WEIGHTS}})
+
+
+def unsealed(folder: Path, instead: Callable[[Path], Any]) -> None:
+    (folder / SEAL).unlink()
+    instead(folder / SEAL)
+
+
 def resealed(folder: Path) -> None:
     (folder / SEAL).write_text((folder / SEAL).read_text().replace('"size": ', '"size": 1'))
 
@@ -87,6 +99,13 @@ CHANGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "integers": (retyped, rf"{WEIGHTS} is not what was exported \(its header has another checksum\)"),
     "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), r"tokenizer.json .* \(it is missing\)"),
     "another seal": (resealed, rf"{SEAL} says .* and is damaged \(it is not what was written, by its checksum\)"),
+    "a folder for a seal": (lambda folder: unsealed(folder, Path.mkdir), rf"{SEAL} .* is damaged \(it is no file\)"),
+    "a seal that leads nowhere": (
+        lambda folder: unsealed(folder, lambda seal: seal.symlink_to("nowhere")),
+        rf"{SEAL} .* is damaged \(it is no file\)",
+    ),
+    "a pipe for a seal": (lambda folder: unsealed(folder, os.mkfifo), rf"{SEAL} .* is damaged \(it is no file\)"),
+    "a seal without weights": (weightless, rf"{SEAL} .* is damaged \(it knows no weights\)"),
     "an empty seal": (lambda folder: (folder / SEAL).write_bytes(b""), rf"{SEAL} .* is damaged \(it is not valid JSON"),
     "a config saved by transformers": (
         lambda folder: AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder),
@@ -103,9 +122,31 @@ def test_what_changed_is_named_and_reads_as_before_without_the_seal(change: str,
         lit_pi.load(copied)
     with pytest.raises(UserError, match=rf"not what was exported|{SEAL}"):
         command.export(check=copied)
-    (copied / SEAL).unlink()
+    (copied / SEAL).rmdir() if (copied / SEAL).is_dir() else (copied / SEAL).unlink()
     if change not in ("a cut file", "no tokenizer", "integers"):
         lit_pi.load(copied)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "adapter_config.json", "vocab.json"),
+        *(
+            "model.safetensors.index.json",
+            "other.safetensors",
+            "pytorch_model.bin",
+            "additional_chat_templates/a.jinja",
+        ),
+    ],
+)
+def test_what_transformers_would_read_was_not_added(name: str, copied: Path) -> None:
+    (copied / name).parent.mkdir(exist_ok=True)
+    (copied / name).write_text("{}")
+    said = rf"{name} is not what was exported \(it was added\): export the model again, or, .*remove .*{SEAL}"
+    with pytest.raises(UserError, match=said):
+        lit_pi.load(copied)
+    with pytest.raises(UserError, match=said):
+        command.export(check=copied)
 
 
 @pytest.mark.parametrize("change", ["zeros", "a config"])
@@ -134,7 +175,8 @@ def test_what_is_as_it_was_passes_whatever_lies_beside_it(name: str, exported: P
     assert said.keys() == {path.name for path in folder.iterdir()} - {SEAL, "README.md"}
     assert all(entry["size"] == (folder / file).stat().st_size for file, entry in said.items())
     (folder / "README.md").write_text("edited")
-    (folder / "notes.txt").write_text("mine")
+    for free in ("notes.txt", "LICENSE", "results.json", "._model.safetensors"):
+        (folder / free).write_text("mine")
     ours = lit_pi.load(folder).model.state_dict()
     theirs = AutoModelForCausalLM.from_pretrained(folder).state_dict()
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())

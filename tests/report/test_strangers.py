@@ -2,7 +2,9 @@
 
 import copy
 import json
+import os
 import re
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -212,3 +214,28 @@ def test_no_link_is_followed_where_tables_are_written(name: str, run: Path, tmp_
         write_tables(tmp_path)
         assert (tmp_path / "mine").read_text() == (tmp_path / "folder" / "x").read_text() == "mine"
         assert not (tmp_path / "tables.md").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("instead", "said"),
+    [
+        (lambda table: table.symlink_to("/etc/passwd"), "it is not the one that the results were made of"),
+        (os.mkfifo, "there is no such file"),
+        (lambda table: None, "there is no such file"),
+    ],
+    ids=["a link", "a pipe", "nothing"],
+)
+def test_a_table_that_is_another_is_told_though_one_run_needs_none(
+    instead: Callable[[Path], object], said: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    copied = Path(shutil.copytree(run, tmp_path / "run"))
+    report([copied], tmp_path / "before")
+    assert "Warning: cannot" not in capsys.readouterr().out
+    table = copied / load_records(copied)[0]["table"]
+    table.unlink()
+    instead(table)
+    report([copied], tmp_path / "report")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "cannot read the table" in line]
+    assert line.startswith(f"Warning: cannot read the table {table} ({said}") and "results.json is reported" in line
+    with pytest.raises(UserError, match=said):
+        report([copied, run], tmp_path / "both")

@@ -44,9 +44,9 @@ FIELDS = {
     **dict.fromkeys(("num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings"), Range(1)),
     "attention_dropout": Range(0, 1, below=True),
     "initializer_range": Range(0),
-    "rms_norm_eps": Range(0),
+    **dict.fromkeys(("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps"), Range(0)),
 }
-"""Ranges of fields of `LlamaConfig`."""
+"""Ranges of fields of `LlamaConfig`, and of others that name the same."""
 NAMES = {"model_type": {"llama"}, "hidden_act": ACT2FN.keys(), "rope_type": {"default", *ROPE_INIT_FUNCTIONS}}
 """Names that fields of `LlamaConfig` and of its `rope_parameters` may be."""
 
@@ -266,7 +266,9 @@ class Pretrained(ModelSource):
         """The config, and the checkpoint that it is of, if it is of one."""
         path = self._place()
         if is_gguf(path):
-            return gguf_config(path), None
+            config = gguf_config(path)
+            self._check_fields(config)
+            return config, None
         if is_checkpoint(path):
             checkpoint = read_checkpoint(path)
             return checkpoint.config, checkpoint
@@ -274,7 +276,15 @@ class Pretrained(ModelSource):
             raise UserError(
                 f"no model at {path}: name a Hugging Face directory, a run directory, a .ckpt or .gguf file or a hub id"
             )
-        return config_of(str(path), self._here), None
+        config = config_of(str(path), self._here)
+        self._check_fields(config)
+        return config, None
+
+    def _check_fields(self, config: PreTrainedConfig) -> None:
+        """Check the numbers of a config that anybody may have written, which else are missed late or by nobody."""
+        for field, value in config.get_text_config().to_dict().items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                FIELDS.get(field, Range()).check(f"{field} of the config of {self.path}", value)
 
     @property
     def _here(self) -> bool:

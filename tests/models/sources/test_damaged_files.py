@@ -1,6 +1,7 @@
 """Files of a model that are damaged, absent or hostile are refused in a sentence, and nothing of them is run."""
 
 import json
+import math
 import os
 import pickle
 import random
@@ -143,6 +144,17 @@ DAMAGED: dict[str, tuple[str, Change, str]] = {
         said(max_position_embeddings=10**12),
         "the context of .* is 1000000000000 tokens",
     ),
+    "an epsilon below zero": (
+        "plain",
+        said(rms_norm_eps=-1.0),
+        "rms_norm_eps of the config of .* is -1.0: it must be 0",
+    ),
+    "an endless epsilon": (
+        "plain",
+        said(rms_norm_eps=math.inf),
+        "rms_norm_eps of .* is inf, which is not finite: it mu",
+    ),
+    "an endless field": ("plain", said(mine=-math.inf), "mine of the config of .* is -inf, which is not finite"),
     "an empty quantisation": ("plain", said(quantization_config={}), "has an empty quantization_config"),
     "a pickle of more": ("plain", pickled({"a": torch.ones(1), "b": 1}), "it is no mapping of names to tensors"),
     "a shard is absent": (

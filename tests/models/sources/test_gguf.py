@@ -178,8 +178,12 @@ def test_damaged_files_are_called_that(
     for length in (0, 3, 20, 300, 5000, len(whole) // 2, len(whole) - 40):
         path.write_bytes(whole[:length])
         for load in (Pretrained(str(path)).build, lambda: load_tokenizer(str(path))):
-            with pytest.raises(UserError, match=r"is no whole GGUF file|is cut short"):
+            with pytest.raises(UserError, match=r"is no whole GGUF file|is cut short") as told:
                 load()
+            assert "unpack" not in str(told.value) and "codec" not in str(told.value)
+    path.write_bytes(b"GGUF")
+    with pytest.raises(UserError, match=r"no whole GGUF file \(it ends before all that its header announces\): bring"):
+        Pretrained(str(path)).build()
     path.write_bytes(POINTER)
     for load in (Pretrained(str(path)).build, lambda: load_tokenizer(str(path))):
         with pytest.raises(UserError, match=r"model.gguf is a Git LFS pointer .* `git lfs pull`"):

@@ -1,0 +1,53 @@
+"""Texts of a command line and of its configuration, any of which may become the name of a file."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import PurePath
+from typing import Any
+
+from jsonargparse import Namespace
+
+from lit_pi.errors import UserError, shown
+
+
+def check_words(words: Iterable[str]) -> None:
+    """Check the words of a command line, before a file is looked for by one.
+
+    Raises:
+        UserError: one has signs that no name of a file has.
+    """
+    for word in words:
+        option, _, value = word.rpartition("=")
+        _check(option or "a word of the command line", value)
+
+
+def check_texts(config: Namespace) -> None:
+    """Check all texts of a configuration, where a file or a variable may have put any sign.
+
+    Raises:
+        UserError: one has signs that no name of a file has.
+    """
+    for key, text in _texts(config.as_dict(), ""):
+        _check(key, text)
+
+
+def _check(key: str, text: str) -> None:
+    if "\0" in text:
+        raise UserError(f"{shown(key)} is `{shown(text)}`, with a NUL byte in it, which no name has: remove that")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{shown(key)} is `{shown(text)}`, which is not UTF-8 at character {error.start}: rename what it names, or "
+            "correct it"
+        ) from error
+
+
+def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, (str, PurePath)):
+        yield key, str(value)
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _texts(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _texts(inner, key)
