@@ -11,6 +11,7 @@ from launched import launch, start
 
 from lit_pi.cli import LitPiCLI
 from lit_pi.models import Pretrained
+from lit_pi.models.sources.checkpoint import read_content
 from lit_pi.runs.status import read_status
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -82,6 +83,12 @@ def test_other_ranks_and_workers_go_on_with_the_sequences_not_seen(tmp_path: Pat
         found += seen(tmp_path / f"part-{number}", tmp_path / "run", steps, ranks, workers, tiny)
     assert len(expected) == 36
     assert found == expected
+
+
+def test_a_checkpoint_is_read_where_tensors_are_made_elsewhere(uninterrupted: Path) -> None:
+    """As on a GPU, where models are built."""
+    with torch.device("meta"):
+        assert read_content(uninterrupted / "checkpoints" / "step-000060.ckpt")["global_step"] == 60
 
 
 def test_half_a_checkpoint_is_not_taken_for_the_newest(tmp_path: Path, tiny: list[str]) -> None:

@@ -61,7 +61,7 @@ class Archive:
         Raises:
             ValueError: it is none that was written there.
         """
-        stored = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage())
+        stored = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())
         if len(stored) and (len(stored), crc32(stored.numpy())) not in self._known:
             raise ValueError("a tensor in it is not what was written, by its checksum")
 
