@@ -55,6 +55,26 @@ class Comparison(NamedTuple):
         return math.exp(self.difference.value) - 1
 
 
+class Findings(NamedTuple):
+    """All that a report finds.
+
+    Attributes:
+        comparisons: differences from the first arm.
+        refused: why some entries cannot be compared.
+        sentence: the conclusion; empty where nothing was compared.
+    """
+
+    comparisons: list[Comparison]
+    refused: list[str]
+    sentence: str
+
+
+def findings(entries: Sequence[Entry]) -> Findings:
+    """Compare entries, and say what was found."""
+    found, refused = comparisons(entries)
+    return Findings(found, refused, conclusion(entries, found))
+
+
 Sums = list[dict[Series, DocumentSums]]
 """The documents' sums by context length, of each seed."""
 

@@ -13,8 +13,9 @@ from lit_pi.evaluations.figures import Picture, save
 from lit_pi.evaluations.parquet import check_table
 from lit_pi.evaluations.records import FILE as RESULTS
 from lit_pi.evaluations.records import Records
-from lit_pi.evaluations.tables import Table
+from lit_pi.evaluations.tables import Table, in_markdown
 from lit_pi.files import beside, file_name
+from lit_pi.report.analysis import findings
 from lit_pi.report.entries import Entry, entries_of
 from lit_pi.report.page import write_page
 from lit_pi.report.runs import by_class, runs_of
@@ -71,16 +72,20 @@ def write_report(entries: Sequence[Entry], output: Path, warnings: Sequence[str]
     output.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         save(figure, output, name)
+    found_of_all = findings(entries)
+    said = f"{in_markdown(found_of_all.sentence)}\n" if found_of_all.sentence else ""
     pictures = "\n".join(f"![{name}]({name}.png)\n" for name in figures)
-    _write(output / "report.md", "\n".join([*(table.markdown() for table in tables), pictures]))
+    _write(output / "report.md", "\n".join([said, *(table.markdown() for table in tables), pictures]))
     included = "\n".join(
         f"\\begin{{figure}}\n  \\centering\n  \\includegraphics[width=\\linewidth]{{{name}.png}}\n\\end{{figure}}\n"
         for name in figures
     )
     needs = "% \\usepackage{booktabs,graphicx}\n"
     _write(output / "report.tex", "\n".join([needs, *(table.latex() for table in tables), included]))
-    write_page(entries, output, warnings)
+    write_page(entries, found_of_all, output, warnings)
     written = ("report.html", "report.md", "report.tex", *(f"{name}.png" for name in figures))
+    if found_of_all.sentence:
+        print(printable(found_of_all.sentence))
     print("Report:", *(printable(str(output / name)) for name in written))
 
 

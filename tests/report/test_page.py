@@ -4,6 +4,7 @@ import copy
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lit_pi.compare.planning import Measured
 from lit_pi.evaluations.records import SCHEMA_VERSION, Run, latest
 from lit_pi.files import write_sealed
 from lit_pi.report import report
+from lit_pi.report.analysis import findings
 from lit_pi.report.entries import Entry, entries_of
 from lit_pi.report.page import write_page
 from lit_pi.report.runs import runs_of
@@ -28,6 +30,10 @@ SECTIONS = [
     "Conclusion", "Perplexity", "Differences from base", "Perplexity by context length", "Passkeys found",
     "Loss by position",
 ]  # fmt: skip
+
+
+def written(entries: Sequence[Entry], output: Path, warnings: Sequence[str] = ()) -> Path:
+    return write_page(entries, findings(entries), output, warnings)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +127,7 @@ def test_a_strategy_has_one_colour_in_every_figure(page: str, runs: list[Path], 
         trace["line"]["color"] for spec in specs(page) for trace in spec["data"]
         if "line" in trace and "longer" in "".join(trace["hovertext"]).split("less")[0]
     }  # fmt: skip
-    write_page(entries_of(runs_of(runs[::-1])), tmp_path)
+    written(entries_of(runs_of(runs[::-1])), tmp_path)
     turned = (tmp_path / "report.html").read_text()
     assert blue in {trace["line"]["color"] for spec in specs(turned) for trace in spec["data"] if "line" in trace}
     assert re.search(f'<th scope="row"><span class="sample" style="color:{blue}.*?</span>longer', turned)
@@ -130,7 +136,7 @@ def test_a_strategy_has_one_colour_in_every_figure(page: str, runs: list[Path], 
 def test_texts_of_a_stranger_are_no_elements(runs: list[Path], tmp_path: Path) -> None:
     run = copied(runs[0], tmp_path / "run", failed=HOSTILE, unfinished=HOSTILE, partial=True)
     entries = [Entry(HOSTILE, 0, (Run(HOSTILE, run),)), Entry("x", 0, (Run("x", runs[1]),))]
-    write_page(entries, tmp_path / "report", [HOSTILE])
+    written(entries, tmp_path / "report", [HOSTILE])
     page = (tmp_path / "report" / "report.html").read_text()
     assert HOSTILE in unescape(plain(page))
     assert "<script>alert" not in page and HOSTILE not in page
@@ -141,7 +147,7 @@ def test_texts_of_a_stranger_are_no_elements(runs: list[Path], tmp_path: Path) -
 
 def test_what_speaks_against_figures_is_told_once(runs: list[Path], tmp_path: Path) -> None:
     run = copied(runs[0], tmp_path / "run", partial=True, unfinished="r was stopped at step 3")
-    write_page([Entry("a", 0, (Run("a", run),)), Entry("b", 0, (Run("b", runs[1]),))], tmp_path, ["mind the gap"])
+    written([Entry("a", 0, (Run("a", run),)), Entry("b", 0, (Run("b", runs[1]),))], tmp_path, ["mind the gap"])
     page = plain((tmp_path / "report.html").read_text())
     warnings = re.findall("<li>(.*?)</li>", page)
     assert warnings[0] == "mind the gap" and len(set(warnings)) == len(warnings)
@@ -157,7 +163,7 @@ def test_models_before_and_after_training_stand_side_by_side(runs: list[Path], t
     for place, run in enumerate(runs):
         own = tuned[2 * place : 2 * place + 2]
         entries.append(Entry(run.name, 7, tuple(Run(each.name, each) for each in own)))
-    write_page(entries, tmp_path / "report")
+    written(entries, tmp_path / "report")
     page = (tmp_path / "report" / "report.html").read_text()
     assert page.count('<th scope="col">zero-shot</th><th scope="col">7 steps</th>') == 5  # 3 lengths of text, 2 of keys
     assert re.findall(r"<h2>(.*?)</h2>", page) == [*SECTIONS, "Cost"]
@@ -188,7 +194,7 @@ def test_seeds_of_a_comparison_are_one_model_and_lost_cells_are_told(
 
 def test_twenty_runs_make_a_page_that_mail_takes(runs: list[Path], tmp_path: Path) -> None:
     entries = [Entry(f"arm {place}", 0, (Run(f"arm {place}", runs[place % 2]),)) for place in range(20)]
-    write_page(entries, tmp_path)
+    written(entries, tmp_path)
     assert (tmp_path / "report.html").stat().st_size < 8e6
 
 
@@ -196,7 +202,17 @@ def test_what_has_no_data_leaves_no_trace(runs: list[Path], tmp_path: Path) -> N
     record = latest(runs[0])["keys"]
     shutil.copytree(runs[0], tmp_path / "run")
     write_sealed(tmp_path / "run" / "results.json", {"schema_version": SCHEMA_VERSION, "records": [record]})
-    write_page(entries_of(runs_of([tmp_path / "run"])), tmp_path)
+    written(entries_of(runs_of([tmp_path / "run"])), tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert re.findall(r"<h2>(.*?)</h2>", page) == ["Conclusion", "Passkeys found"]
     assert len(specs(page)) == 1
+
+
+def test_what_was_found_stands_first_in_the_report_and_last_in_the_terminal(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report(runs, tmp_path)
+    said = findings(entries_of(runs_of(runs))).sentence
+    assert said.startswith("At 128 tokens of ")
+    assert (tmp_path / "report.md").read_text().startswith(said)
+    assert capsys.readouterr().out.splitlines()[-2] == said

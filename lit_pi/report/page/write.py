@@ -8,7 +8,7 @@ from lit_pi.evaluations.passkey.paired import KIND as PASSKEY
 from lit_pi.evaluations.perplexity.paired import KIND as PERPLEXITY
 from lit_pi.evaluations.tables import in_html
 from lit_pi.files import beside
-from lit_pi.report.analysis import comparisons, conclusion
+from lit_pi.report.analysis import Findings
 from lit_pi.report.entries import Entry
 from lit_pi.report.page.curves import perplexity_plot, position_plot
 from lit_pi.report.page.differences import difference_plots, difference_table
@@ -24,11 +24,12 @@ PAGE = "report.html"
 NOTHING = "No conclusion: no two models were compared by perplexity on the same tokens."
 
 
-def write_page(entries: Sequence[Entry], output: Path, warnings: Sequence[str] = ()) -> Path:
+def write_page(entries: Sequence[Entry], findings: Findings, output: Path, warnings: Sequence[str] = ()) -> Path:
     """Write the page of a report.
 
     Args:
         entries: what is compared, the first arm first.
+        findings: what is found of them.
         output: the folder, in which the page is called `report.html`.
         warnings: sentences that its reader is to be warned by, beside what the records themselves tell.
 
@@ -36,15 +37,15 @@ def write_page(entries: Sequence[Entry], output: Path, warnings: Sequence[str] =
         The page, which is whole at any instant.
     """
     series = shown(entries)
-    found, refused = comparisons(entries)
+    found = findings.comparisons
     first = entries[0].arm
-    told = list(dict.fromkeys([*warnings, *refused, *remarks(series)]))
+    told = list(dict.fromkeys([*warnings, *findings.refused, *remarks(series)]))
     differences = difference_plots(series, found)
     body = [
         f"<header><h1>Comparison of {len(series):,} models</h1><dl>{facts(series)}</dl></header>"
         if len(series) > 1
         else f"<header><h1>{in_html(series[0].name)}</h1><dl>{facts(series)}</dl></header>",
-        section("Conclusion", f'<p class="conclusion">{in_html(conclusion(entries, found) or NOTHING)}</p>'),
+        section("Conclusion", f'<p class="conclusion">{in_html(findings.sentence or NOTHING)}</p>'),
         section("Warnings", _listed(told)),
         section("Perplexity", *(perplexity_table(name, own, found, first) for name, own in _perplexity(series))),
         section(
