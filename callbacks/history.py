@@ -24,9 +24,13 @@ class History(Callback):
     Of each: the base, the strategy, what is trained, optimizer, learning rate, seeds, data, steps and tokens, seconds
     and GiB; a digest of the weights that it began with, and one of the sequences that it saw, in order. Runs whose
     digests are equal began with the same weights, and saw the same.
+
+    Attributes:
+        told: the trainings as they were told last, to a checkpoint or a result.
     """
 
     def __init__(self) -> None:
+        self.told: list[dict[str, Any]] = []
         self._trainings: list[dict[str, Any]] = []
         self._first_step = 0
         self._digest = self._tokens = 0
@@ -99,7 +103,8 @@ class History(Callback):
             "seconds": round(self._seconds, 3),
             "gib": round(max(peak.item(), last["gib"]), 3),
         }
-        return [*self._trainings[:-1], last | now]
+        self.told = [*self._trainings[:-1], last | now]
+        return self.told
 
     def _pause(self) -> None:
         if self._since is not None:

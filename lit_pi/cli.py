@@ -43,6 +43,7 @@ from lit_pi.callbacks import (
     StockEquality,
     Throughput,
 )
+from lit_pi.command_line.closing import closing
 from lit_pi.command_line.doors import check_classes, check_template
 from lit_pi.command_line.machines import check_machines, check_open_files
 from lit_pi.command_line.mistakes import mistake_behind, mistakes_of_threads
@@ -56,7 +57,7 @@ from lit_pi.compare.command import compare
 from lit_pi.data.prepare import prepare
 from lit_pi.data.train_tokenizer import train_tokenizer
 from lit_pi.datamodules import LongContextData
-from lit_pi.errors import UserError, printable
+from lit_pi.errors import UserError
 from lit_pi.export import export
 from lit_pi.models.sources.checkpoint import FOLDER, checkpoints_of, newest_checkpoint, read_content
 from lit_pi.models.training.optimization import ADAMW, WARMUP
@@ -374,6 +375,6 @@ def run() -> None:
         print(f"lit-pi: error: {hidden(failure or mistake or '')}", file=sys.stderr)
         sys.exit(1 if failure else 2)
     if cli.trainer.is_global_zero and cli.subcommand != "plan":
-        print(f"Run directory: {printable(str(cli.trainer.default_root_dir))}")
+        print(*closing(cli.trainer, str(cli.subcommand)), sep="\n")
     if distributed.is_initialized():
         distributed.destroy_process_group()  # a process that exits with gloo's threads may abort

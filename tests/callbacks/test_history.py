@@ -1,6 +1,7 @@
 """A checkpoint tells how its weights came to be, and two of them whether they began and saw the same."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from launched import command_lines, launch
 
 from lit_pi.cli import LitPiCLI
+from lit_pi.command_line.closing import closing
 from lit_pi.evaluations.records import load_records
 from lit_pi.models import Pretrained
 from lit_pi.parallel.weight_digest import weight_digest
@@ -44,6 +46,14 @@ def test_it_says_what_determined_a_training(base: Path) -> None:
     assert (training["learning_rate"], training["seed"], training["adapter"]) == (2e-5, 0, None)
     (measured,) = Pretrained(str(base)).history()
     assert measured["seconds"] > 0 and measured["gib"] > 0
+
+
+def test_a_command_ends_with_what_it_made_and_what_to_do_next(tmp_path: Path, tiny: list[str]) -> None:
+    cli = LitPiCLI(["fit", *tiny, *STEPS, f"--trainer.default_root_dir={tmp_path}"])
+    trained, where, after = closing(cli.trainer, "fit")
+    assert re.fullmatch(r"Trained 4 steps, 512 tokens, in 0:00:\d\d, to a loss of 5\.\d{3} nats a token\.", trained)
+    assert where == f"Run directory: {tmp_path}"
+    assert f"--model.llm.path={tmp_path}`" in after
 
 
 def test_equal_digests_mean_the_same_sequences_however_they_were_read(
