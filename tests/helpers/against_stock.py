@@ -37,6 +37,9 @@ PROMPTS, NEW, CONTEXT = (45, 5, 24), 12, 60
 TOLERANCE = 1e-4
 """Nats a token; and a share of the gradient's largest entry."""
 
+MAGNIFIES = {"diffllama"}
+"""Kinds whose gradients magnify how a processor rounds float32: they are compared in float64."""
+
 
 class Found(NamedTuple):
     """What became of a model.
@@ -157,7 +160,13 @@ def learning(stock: PreTrainedModel, adapted: LanguageModel) -> float:
     """Loss and gradients of a row without documents."""
     row = tokens(stock, 2, 41)
     ids, targets = row[:, :-1], row[:, 1:]
-    return _learnt(stock, adapted, lambda: stock_nll(stock, ids, targets), lambda: adapted(ids, targets))
+    models = (stock, adapted) if stock.config.model_type in MAGNIFIES else ()
+    for model in models:
+        model.double()
+    found = _learnt(stock, adapted, lambda: stock_nll(stock, ids, targets), lambda: adapted(ids, targets))
+    for model in models:
+        model.float()
+    return found
 
 
 def packed(stock: PreTrainedModel, adapted: LanguageModel) -> float:
