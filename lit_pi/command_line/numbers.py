@@ -7,6 +7,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from lit_pi.command_line.leaves import leaves
 from lit_pi.errors import UserError, shown
 from lit_pi.ranges import Range
 
@@ -44,7 +45,9 @@ def check_numbers(subcommand: str, config: Namespace) -> None:
     Raises:
         UserError: one is not finite, not in its range or no time, or leaves nothing to do.
     """
-    _check_finite(config.as_dict(), "")
+    for key, value in leaves(config.as_dict()):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{key} is {value}, which is not finite: give a number that is")
     _check_time(config.get("trainer.max_time"))
     for option, allowed in RANGES.items():
         value = config.get(option)
@@ -71,14 +74,3 @@ def _check_time(limit: Any) -> None:
         raise UserError(f"trainer.max_time is {given}, which is no time: write days:hours:minutes:seconds") from error
     if seconds is not None and seconds <= 0:
         raise UserError("trainer.max_time is no time at all, which leaves nothing to do: raise it, or leave it out")
-
-
-def _check_finite(value: Any, key: str) -> None:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"{key} is {value}, which is not finite: give a number that is")
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            _check_finite(inner, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            _check_finite(inner, key)

@@ -1,11 +1,11 @@
 """Texts of a command line and of its configuration, any of which may become the name of a file."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import PurePath
-from typing import Any
 
 from jsonargparse import Namespace
 
+from lit_pi.command_line.leaves import leaves
 from lit_pi.errors import UserError, shown
 
 
@@ -26,8 +26,9 @@ def check_texts(config: Namespace) -> None:
     Raises:
         UserError: one has signs that no name of a file has.
     """
-    for key, text in _texts(config.as_dict(), ""):
-        _check(key, text)
+    for key, value in leaves(config.as_dict()):
+        if isinstance(value, (str, PurePath)):
+            _check(key, str(value))
 
 
 def _check(key: str, text: str) -> None:
@@ -40,14 +41,3 @@ def _check(key: str, text: str) -> None:
             f"{shown(key)} is `{shown(text)}`, which is not UTF-8 at character {error.start}: rename what it names, or "
             "correct it"
         ) from error
-
-
-def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
-    if isinstance(value, (str, PurePath)):
-        yield key, str(value)
-    elif isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _texts(inner, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, (list, tuple)):
-        for inner in value:
-            yield from _texts(inner, key)
